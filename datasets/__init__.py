@@ -1,0 +1,1 @@
+"""Images with their labels: importing, checking, splitting, versioning, generating."""

@@ -1,0 +1,1 @@
+"""Boards and defects made from nothing: artwork, defect injection, camera model."""

@@ -1,0 +1,68 @@
+"""Errors of the inspection runtime.
+
+    InspectionError
+    ├── UsageError          the command line or an input file is wrong
+    ├── ConfigError         a recipe or station config is wrong; lists every mistake
+    ├── DriverMissing       an optional package is not installed
+    ├── CameraError         the camera cannot be used
+    │   ├── CameraTimeout   no frame in time
+    │   └── FrameCorrupt    a frame came, but it is torn, truncated or unreadable
+    ├── ModelError          the model file cannot be used or inference failed
+    ├── RegistrationError   the frame could not be laid over its golden template
+    ├── ControllerError     the line controller cannot be reached or served
+    └── StoreError          a record could not be written or read
+
+Every error says what happened (names, numbers) and what to do about it; it prints as two lines.
+"""
+
+
+class InspectionError(Exception):
+    """A failure the operator can act on: ``what`` happened and how to ``fix`` it."""
+
+    def __init__(self, what: str, *, fix: str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.what}\n{self.fix}"
+
+
+class UsageError(InspectionError):
+    """A wrong argument or input file: a missing folder, a text file given as image, boxes outside the image."""
+
+
+class ConfigError(InspectionError):
+    """A recipe or station config with unknown keys, values out of range, or a broken lock."""
+
+
+class DriverMissing(InspectionError):
+    """An optional package that this choice needs is not installed."""
+
+
+class CameraError(InspectionError):
+    """The camera is unknown, gone, or its folder holds no frames."""
+
+
+class CameraTimeout(CameraError):
+    """No frame arrived within the time allowed after the trigger."""
+
+
+class FrameCorrupt(CameraError):
+    """A frame arrived torn, truncated, unreadable, or of another size than configured."""
+
+
+class ModelError(InspectionError):
+    """The file is no ONNX model, has no ModelCard, breaks the contract, or inference failed."""
+
+
+class RegistrationError(InspectionError):
+    """No trustworthy transform between the frame and its golden template was found."""
+
+
+class ControllerError(InspectionError):
+    """The controller's port is taken, or the connection cannot be served."""
+
+
+class StoreError(InspectionError):
+    """The record store cannot be opened, is full, or refused a record."""

@@ -1,0 +1,1 @@
+"""Train, evaluate and export detectors.  Needs the ``train`` extra (torch)."""
