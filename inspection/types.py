@@ -67,13 +67,17 @@ class Trigger:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One exposed image, ``(H, W)`` or ``(H, W, 3)`` RGB uint8, read-only.  Made only by a camera."""
+    """One exposed image, ``(H, W)`` or ``(H, W, 3)`` RGB uint8, read-only.  Made only by a camera.
+
+    ``golden`` (H, W) uint8 only when frames that are replayed bring their golden templates along.
+    """
 
     image: NDArray[np.uint8]
     camera_id: str
     captured_at: datetime
     frame_id: str
     simulated: bool
+    golden: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         shape = self.image.shape

@@ -1,0 +1,238 @@
+"""``lineside data import | check | split | version | synth``.  Functions parse, call the library, print."""
+
+import argparse
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from datasets.check import SEVERITIES, CountRow, Finding, check, count_by_group, count_by_split
+from datasets.importers import IMPORTERS, open_importer
+from datasets.manifest import Dataset, Origin, changed_files, make_dataset, open_dataset, write_dataset
+from datasets.sample import LabelledBox, Sample, load_grey
+from datasets.split import choose_holdout, split_by_group
+from inspection.errors import UsageError
+from inspection.images import IMAGE_SUFFIXES, Image, write_png
+
+Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+_LISTED = 10  # findings of one kind, lines of one list
+_ON_SHEET = 24
+_GROUPS = 40  # rows of the table of groups
+_SIZE_PX = (640, 640)  # of boards drawn from nothing
+
+
+def add_verb(subparsers: Verbs) -> None:
+    """Add ``lineside data`` and its verbs; each sets ``func``: parsed arguments in, exit code out."""
+    parser = subparsers.add_parser("data", help="import, check, split and generate labelled images")
+    verbs = parser.add_subparsers(dest="data_verb", required=True, metavar="VERB")
+    _add_import(verbs)
+    _add_check(verbs)
+    _add_split(verbs)
+    _add_version(verbs)
+    _add_synth(verbs)
+
+
+def _add(verbs: Verbs, name: str, func: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    parser = verbs.add_parser(name, help=text, description=text)
+    parser.set_defaults(func=func)
+    return parser
+
+
+def _add_import(verbs: Verbs) -> None:
+    parser = _add(verbs, "import", _import, "copy labelled images of a foreign layout into a dataset")
+    parser.add_argument("importer", choices=sorted(IMPORTERS), help="the layout of the source")
+    parser.add_argument("source", type=Path, metavar="SRC", help="folder that holds the source")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DATASET", help="new folder")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out what cannot be used, and list it")
+    parser.add_argument("--name", default="", help="name of the dataset (default: that of the new folder)")
+
+
+def _import(args: argparse.Namespace) -> int:
+    importer = open_importer(args.importer)
+    survey = importer.survey(args.source)
+    samples = survey.usable() if args.skip_bad else survey.complete()
+    origin = Origin(args.importer, str(args.source))
+    name = args.name or args.output.absolute().name
+    dataset = write_dataset(args.output, make_dataset(name, samples, classes=importer.classes, origin=origin))
+    print(f"{args.output}: {len(dataset.samples)} samples, version {dataset.version}")
+    if survey.problems:
+        print(f"left out for {len(survey.problems)} problem(s):")
+    for problem in survey.problems:
+        print(f"  {problem}")
+    return 0
+
+
+def _add_check(verbs: Verbs) -> None:
+    parser = _add(verbs, "check", _check, "look for broken files, wrong boxes, duplicates and leaks; exit 1 on errors")
+    parser.add_argument("dataset", type=Path, metavar="DATASET", help="dataset, or a folder in a known layout")
+    parser.add_argument("--json", action="store_true", help="print one JSON object that lists everything")
+
+
+def _check(args: argparse.Namespace) -> int:
+    dataset = open_dataset(args.dataset)
+    findings = check(dataset)
+    if args.json:
+        print(json.dumps(_report(dataset, findings), ensure_ascii=False))
+    else:
+        print(f"{dataset.name}: {len(dataset.samples)} samples, version {dataset.version}")
+        print("\n".join([*_table("split", dataset, count_by_split(dataset)), ""]))
+        print("\n".join([*_table("group", dataset, count_by_group(dataset)), ""]))
+        print("\n".join(_lines(findings)))
+    return int(any(finding.severity == "error" for finding in findings))
+
+
+def _report(dataset: Dataset, findings: Sequence[Finding]) -> dict[str, object]:
+    def rows(counts: Sequence[CountRow]) -> list[dict[str, object]]:
+        return [
+            {"name": row.key, "samples": row.samples, "boxes": dict(zip(dataset.classes, row.boxes, strict=True))}
+            for row in counts
+        ]
+
+    return {
+        "name": dataset.name,
+        "version": dataset.version,
+        "samples": len(dataset.samples),
+        "splits": rows(count_by_split(dataset)),
+        "groups": rows(count_by_group(dataset)),
+        "findings": [asdict(finding) for finding in findings],
+    }
+
+
+def _table(title: str, dataset: Dataset, rows: Sequence[CountRow]) -> Iterator[str]:
+    """Samples and boxes per class, one line a row, a sum below; very many rows are shortened."""
+    total = tuple(sum(row.boxes[i] for row in rows) for i in range(len(dataset.classes)))
+    cells = [(title, "samples", *dataset.classes)]
+    cells += [(row.key or "(none)", str(row.samples), *map(str, row.boxes)) for row in rows[:_GROUPS]]
+    cells += [(f"({len(rows) - _GROUPS} more)", *[""] * (1 + len(total)))] * (len(rows) > _GROUPS)
+    cells += [("all", str(len(dataset.samples)), *map(str, total))]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for first, *others in cells:
+        yield "  ".join([first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(others, widths[1:], strict=True))])
+
+
+def _lines(findings: Sequence[Finding]) -> Iterator[str]:
+    """The findings as text: at most ten of a kind, the rest as a number."""
+    shown: Counter[str] = Counter()
+    for finding in findings:
+        shown[finding.kind] += 1
+        if shown[finding.kind] <= _LISTED:
+            yield f"{finding.severity}: {finding.kind}: {finding.text}"
+    for kind, count in shown.items():
+        if count > _LISTED:
+            yield f"{kind}: {count - _LISTED} more, --json lists all"
+    severities = Counter(finding.severity for finding in findings)
+    yield ", ".join(f"{severities[severity]} {severity}(s)" for severity in SEVERITIES)
+
+
+def _add_split(verbs: Verbs) -> None:
+    parser = _add(verbs, "split", _split, "write a copy of a dataset that is divided into train and val by groups")
+    parser.add_argument("dataset", type=Path, metavar="DATASET", help="dataset, or a folder in a known layout")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="new folder")
+    choice = parser.add_mutually_exclusive_group(required=True)
+    choice.add_argument("--holdout", nargs="+", metavar="GROUP", help="groups for val")
+    choice.add_argument("--fraction", type=float, metavar="F", help="draw groups with about this share of the samples")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw (default: 0)")
+
+
+def _split(args: argparse.Namespace) -> int:
+    dataset = open_dataset(args.dataset)
+    holdout = args.holdout or choose_holdout(dataset, args.fraction, seed=args.seed)
+    divided = write_dataset(args.output, split_by_group(dataset, holdout))
+    print(f"{args.output}: {len(divided.samples)} samples, version {divided.version}")
+    print(f"val: {', '.join(sorted(set(holdout)))}")
+    print("\n".join(_table("split", divided, count_by_split(divided))))
+    return 0
+
+
+def _add_version(verbs: Verbs) -> None:
+    parser = _add(verbs, "version", _version, "print the version of a dataset; exit 1 when --verify finds a change")
+    parser.add_argument("dataset", type=Path, metavar="DATASET", help="dataset, or a folder in a known layout")
+    parser.add_argument("--verify", action="store_true", help="compare every image with its stored SHA-256")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _version(args: argparse.Namespace) -> int:
+    dataset = open_dataset(args.dataset)
+    changed = [str(path) for path in changed_files(dataset)] if args.verify else []
+    if args.json:
+        document = {"name": dataset.name, "version": dataset.version, "samples": len(dataset.samples)}
+        print(json.dumps(document | ({"changed": changed} if args.verify else {}), ensure_ascii=False))
+        return int(bool(changed))
+    print(dataset.version)
+    if args.verify:
+        print(f"{len(changed)} file(s) missing or changed" if changed else "every file is as it was")
+    for path in changed:
+        print(f"  {path}")
+    return int(bool(changed))
+
+
+def _add_synth(verbs: Verbs) -> None:
+    parser = _add(verbs, "synth", _synth, "generate boards with labelled defects, from nothing or from golden images")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="new folder")
+    parser.add_argument("--boards", type=int, required=True, metavar="N", help="how many pairs of frame and golden")
+    parser.add_argument("--golden", type=Path, metavar="FOLDER", help="golden images to use in turn")
+    parser.add_argument("--defects", type=int, default=6, metavar="N", help="most defects on a board (default: 6)")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same boards (default: 0)")
+    parser.add_argument("--copper", choices=("dark", "light"), default="dark", help="what copper looks like")
+
+
+def _synth(args: argparse.Namespace) -> int:
+    if args.boards < 1 or args.defects < 0 or args.seed < 0:
+        raise UsageError("--boards must be 1 or more, --defects and --seed 0 or more", fix="correct these numbers")
+    with tempfile.TemporaryDirectory() as scratch:
+        dataset = _generate(args, Path(scratch), args.output / "contact_sheet.png")
+    print(f"{args.output}: {len(dataset.samples)} samples, version {dataset.version}")
+    print(f"contact sheet: {args.output / 'contact_sheet.png'}")
+    return 0
+
+
+def _generate(args: argparse.Namespace, scratch: Path, sheet: Path) -> Dataset:
+    """Draw all boards into ``scratch``, make a dataset of them and a sheet of the first ones."""
+    from datasets.synth.boards import BoardPair, generate_pair
+    from datasets.synth.camera import CameraModel
+    from datasets.synth.defects import PCB_CLASSES
+    from datasets.synth.sheet import defect_sheet
+
+    goldens = _golden_files(args.golden) if args.golden else []
+    pairs: list[BoardPair] = []
+    samples = []
+    for number in range(args.boards):
+        source = goldens[number % len(goldens)] if goldens else None
+        golden = load_grey(source) if source else None
+        pair = generate_pair(
+            np.random.default_rng([args.seed, number]),
+            golden,
+            size_px=_SIZE_PX,
+            dark_copper=args.copper == "dark",
+            defects=args.defects,
+            camera=CameraModel(),
+        )
+        labels = tuple(LabelledBox(defect.defect_class, defect.box_px) for defect in pair.defects)
+        name = f"board{number:06d}"
+        paths = _write_pair(scratch, name, pair.frame, pair.golden)
+        samples.append(Sample(*paths, labels, source.stem if source else name, "", name))
+        pairs += [pair] * (number < _ON_SHEET)
+    origin = Origin("synth", f"{args.boards} boards, seed {args.seed}, {args.copper} copper")
+    made = make_dataset(args.output.absolute().name, samples, classes=PCB_CLASSES, origin=origin)
+    dataset = write_dataset(args.output, made)
+    defect_sheet(pairs, sheet)
+    return dataset
+
+
+def _write_pair(folder: Path, name: str, frame: Image, golden: Image) -> tuple[Path, Path]:
+    paths = (folder / f"{name}_frame.png", folder / f"{name}_golden.png")
+    write_png(paths[0], frame)
+    write_png(paths[1], golden)
+    return paths
+
+
+def _golden_files(folder: Path) -> list[Path]:
+    files = sorted(p for p in folder.glob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    if not files:
+        raise UsageError(f"there is no image in {folder}", fix=f"give a folder with {' '.join(IMAGE_SUFFIXES)} files")
+    return files

@@ -1,0 +1,317 @@
+"""A dataset is a folder with ``dataset.json``: classes, samples, and the SHA-256 of every image.
+
+The **version** of a dataset is the hash of its content - image bytes, goldens, labels, groups, splits, classes - and of
+nothing else, so that the same content has the same version wherever it lies and whatever its files are called.
+"""
+
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from datasets.importers import IMPORTERS, open_importer, recognise
+from datasets.sample import LabelledBox, Sample, Split
+from inspection.errors import FrameCorrupt, UsageError
+from inspection.images import read_bytes, write_whole
+from inspection.types import Box, new_id, utc_now
+
+MANIFEST = "dataset.json"
+SCHEMA: Literal[1] = 1
+_LISTED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a dataset came from: the importer (or "synth") and a note on its source.  Not part of the version."""
+
+    importer: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """SHA-256 of a sample's image and golden, in hex; ``golden`` is empty when there is none."""
+
+    image: str
+    golden: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Samples with absolute paths, their digests (in the same order), and the version that follows from them."""
+
+    name: str
+    classes: tuple[str, ...]
+    samples: tuple[Sample, ...]
+    digests: tuple[Digest, ...]
+    origin: Origin
+    version: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        faults = tuple(_faults(self))
+        if faults:
+            raise ValueError("; ".join(faults[:_LISTED]))
+        object.__setattr__(self, "version", content_version(self.classes, self.samples, self.digests))
+
+
+def _faults(dataset: Dataset) -> Iterator[str]:
+    if not dataset.name.strip():
+        yield "the dataset has no name"
+    if len(set(dataset.classes)) != len(dataset.classes) or not all(dataset.classes):
+        yield f"classes must be unique and not empty, got {dataset.classes}"
+    if len(dataset.samples) != len(dataset.digests):
+        yield f"{len(dataset.samples)} samples have {len(dataset.digests)} digests"
+    for name, count in Counter(sample.name for sample in dataset.samples).items():
+        if count > 1:
+            yield f"{count} samples are named {name!r}"
+    for sample in dataset.samples:
+        for unknown in sorted({label.defect_class for label in sample.labels} - set(dataset.classes)):
+            yield f"sample {sample.name!r} has a box of class {unknown!r}, which is not in {dataset.classes}"
+
+
+def content_version(classes: Sequence[str], samples: Sequence[Sample], digests: Sequence[Digest]) -> str:
+    """SHA-256 (hex) over the canonical JSON of the content; the order of samples and of labels does not matter."""
+    rows = sorted(
+        json.dumps([digest.image, digest.golden, _canonical_labels(sample), sample.group, sample.split])
+        for sample, digest in zip(samples, digests, strict=True)
+    )
+    return hashlib.sha256(json.dumps([list(classes), rows]).encode()).hexdigest()
+
+
+def _canonical_labels(sample: Sample) -> list[tuple[str, list[float]]]:
+    # Adding 0.0 turns whole numbers and the negative zero into one form.
+    return sorted((label.defect_class, [float(v) + 0.0 for v in label.box_px]) for label in sample.labels)
+
+
+def make_dataset(name: str, samples: Sequence[Sample], *, classes: tuple[str, ...], origin: Origin) -> Dataset:
+    """Hash the files of the samples and bind all into a Dataset; nothing is written.
+
+    UsageError when a file cannot be read, a name occurs twice or a label has an unknown class.
+    """
+    whole = tuple(replace(s, image=s.image.absolute(), golden=s.golden and s.golden.absolute()) for s in samples)
+    digests = tuple(Digest(_sha256(s.image), _sha256(s.golden) if s.golden else "") for s in whole)
+    try:
+        return Dataset(name, classes, whole, digests, origin)
+    except ValueError as problem:
+        raise UsageError(f"these samples make no dataset: {problem}", fix="correct the samples") from problem
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(read_bytes(path)).hexdigest()
+    except FrameCorrupt as problem:
+        raise UsageError(problem.what, fix=problem.fix) from problem
+
+
+def changed_files(dataset: Dataset) -> tuple[Path, ...]:
+    """The images and goldens that are missing or whose bytes are not those the dataset was made of."""
+    expected = {path: digest for path, digest, _ in _files(dataset)}
+    return tuple(path for path, digest in expected.items() if not path.is_file() or _hash_of(path) != digest)
+
+
+def _hash_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files(dataset: Dataset) -> Iterator[tuple[Path, str, str]]:
+    """Every file of the dataset with its digest and its role, the folder it is copied to."""
+    for sample, digest in zip(dataset.samples, dataset.digests, strict=True):
+        yield sample.image, digest.image, "images"
+        if sample.golden:
+            yield sample.golden, digest.golden, "goldens"
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _LabelRow(_Row):
+    defect_class: str
+    box_px: list[float] = Field(min_length=4, max_length=4)
+
+
+class _SampleRow(_Row):
+    name: str
+    image: str = Field(min_length=1)
+    image_sha256: _Sha256
+    golden: str | None = Field(min_length=1)
+    golden_sha256: _Sha256 | None
+    labels: list[_LabelRow]
+    group: str
+    split: Split
+
+
+class _Manifest(_Row):
+    schema_: Literal[1] = Field(alias="schema")
+    name: str
+    created: str
+    version: str
+    classes: list[str]
+    importer: str
+    source: str
+    samples: list[_SampleRow]
+
+
+def load_dataset(folder: Path) -> Dataset:
+    """Read the dataset in a folder; UsageError listing every mistake in its ``dataset.json``.
+
+    Images are not opened: ``changed_files`` tells whether they are still the same.
+    """
+    file = folder / MANIFEST
+    try:
+        manifest = _Manifest.model_validate_json(file.read_bytes())
+    except OSError as problem:
+        raise UsageError(f"cannot read {file}: {problem.strerror}", fix="give the folder of a dataset") from None
+    except ValidationError as problem:
+        raise UsageError(f"{file} is not a valid dataset:{_listed(problem)}", fix=_RESTORE) from None
+    try:
+        dataset = _from_manifest(manifest, folder.absolute())
+    except ValueError as problem:
+        raise UsageError(f"{file} is not a valid dataset: {problem}", fix=_RESTORE) from None
+    if dataset.version != manifest.version:
+        what = f"{file} was edited: it says version {manifest.version[:12]}, its content is {dataset.version[:12]}"
+        raise UsageError(what, fix=_RESTORE)
+    return dataset
+
+
+_RESTORE = "restore the file, or make the dataset again with 'lineside data import'"
+
+
+def _listed(problem: ValidationError) -> str:
+    errors = problem.errors(include_url=False)
+    lines = [f"\n  {'.'.join(str(part) for part in error['loc'])}: {error['msg']}" for error in errors]
+    more = len(lines) - _LISTED
+    return "".join(lines[:_LISTED]) + (f"\n  and {more} more" if more > 0 else "")
+
+
+def _from_manifest(manifest: _Manifest, folder: Path) -> Dataset:
+    samples, digests = [], []
+    for row in manifest.samples:
+        if (row.golden is None) != (row.golden_sha256 is None):
+            raise ValueError(f"sample {row.name!r}: golden and golden_sha256 go together")
+        labels = tuple(LabelledBox(label.defect_class, _box(label.box_px)) for label in row.labels)
+        golden = _inside(folder, row.golden) if row.golden else None
+        samples.append(Sample(_inside(folder, row.image), golden, labels, row.group, row.split, row.name))
+        digests.append(Digest(row.image_sha256, row.golden_sha256 or ""))
+    origin = Origin(manifest.importer, manifest.source)
+    return Dataset(manifest.name, tuple(manifest.classes), tuple(samples), tuple(digests), origin)
+
+
+def _inside(folder: Path, place: str) -> Path:
+    if PurePosixPath(place).is_absolute() or Path(place).is_absolute() or ".." in Path(place).parts:
+        raise ValueError(f"the path {place!r} leads out of the folder")
+    return folder / place
+
+
+def _box(sides: list[float]) -> Box:
+    x1, y1, x2, y2 = sides
+    return x1, y1, x2, y2
+
+
+def write_dataset(folder: Path, dataset: Dataset) -> Dataset:
+    """Copy all images and write ``dataset.json``; the folder appears whole or not at all.  Gives the new dataset.
+
+    A folder that already holds this very version is left as it is.  UsageError when it holds anything else, or when
+    a source file has changed since the dataset was made.
+    """
+    folder = folder.resolve()
+    if (folder / MANIFEST).exists():
+        present = load_dataset(folder)
+        if present.version != dataset.version:
+            what = f"{folder} already holds another dataset (version {present.version[:12]})"
+            raise UsageError(what, fix="give a new folder; a dataset is never overwritten")
+        return present
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} exists and is not an empty folder", fix="give a new folder")
+    partial = folder.parent / f".{folder.name}.{new_id()[:8]}.partial"
+    try:
+        partial.mkdir(parents=True)
+        stored = _copy_files(dataset, partial)
+        write_whole(partial / MANIFEST, _manifest_text(dataset, stored).encode())
+        partial.replace(folder)
+    except OSError as problem:
+        raise UsageError(f"cannot write {folder}: {problem.strerror}", fix="check free space and permissions") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return load_dataset(folder)
+
+
+def _copy_files(dataset: Dataset, folder: Path) -> dict[tuple[Path, str], str]:
+    """Copy every file below its role; gives the new relative path by old path and role.  Base names are kept."""
+    stored: dict[tuple[Path, str], str] = {}
+    taken: dict[str, str] = {}
+    for path, digest, role in _files(dataset):
+        if (path, role) in stored:
+            continue
+        target = _free_place(role, path.name, digest, taken)
+        stored[path, role] = target
+        content = read_bytes(path)
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise UsageError(f"{path} changed while the dataset was written", fix="start again")
+        (folder / target).parent.mkdir(parents=True, exist_ok=True)
+        (folder / target).write_bytes(content)
+    return stored
+
+
+def _free_place(role: str, name: str, digest: str, taken: dict[str, str]) -> str:
+    """``role/name``, or ``role/2/name`` and so on when another picture has that name (upper and lower case alike)."""
+    number = 1
+    while True:
+        place = f"{role}/{name}" if number == 1 else f"{role}/{number}/{name}"
+        if taken.setdefault(place.casefold(), digest) == digest:
+            return place
+        number += 1
+
+
+def _manifest_text(dataset: Dataset, stored: dict[tuple[Path, str], str]) -> str:
+    rows = [
+        _SampleRow(
+            name=sample.name,
+            image=stored[sample.image, "images"],
+            image_sha256=digest.image,
+            golden=stored[sample.golden, "goldens"] if sample.golden else None,
+            golden_sha256=digest.golden or None,
+            labels=[_LabelRow(defect_class=x.defect_class, box_px=[float(v) for v in x.box_px]) for x in sample.labels],
+            group=sample.group,
+            split=sample.split,
+        )
+        for sample, digest in zip(dataset.samples, dataset.digests, strict=True)
+    ]
+    manifest = _Manifest(
+        schema=SCHEMA,
+        name=dataset.name,
+        created=utc_now().isoformat(timespec="seconds"),
+        version=dataset.version,
+        classes=list(dataset.classes),
+        importer=dataset.origin.importer,
+        source=dataset.origin.source,
+        samples=rows,
+    )
+    return manifest.model_dump_json(by_alias=True, indent=1) + "\n"
+
+
+def open_dataset(path: Path) -> Dataset:
+    """A dataset folder, or a folder in a foreign layout an importer recognises, read where it lies.
+
+    UsageError listing what is accepted when it is neither, or listing the problems of a foreign folder.
+    """
+    if (path / MANIFEST).is_file():
+        return load_dataset(path)
+    importer_name = recognise(path)
+    if importer_name is None:
+        known = "".join(f"\n  {open_importer(name).layout}" for name in IMPORTERS)
+        state = "is no dataset" if path.is_dir() else "is not a folder" if path.exists() else "does not exist"
+        raise UsageError(f"{path} {state}", fix=f"give a folder with {MANIFEST}, or one in a known layout:{known}")
+    importer = open_importer(importer_name)
+    origin = Origin(importer_name, str(path))
+    return make_dataset(path.name or importer_name, tuple(importer.read(path)), classes=importer.classes, origin=origin)

@@ -1,0 +1,108 @@
+"""A camera that plays image files from a folder: replays of production, demos, and lines where files are dropped."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from inspection.errors import CameraError, CameraTimeout, FrameCorrupt, UsageError
+from inspection.images import IMAGE_SUFFIXES, read_grey, read_image
+from inspection.types import Frame, Trigger, utc_now
+
+_Side = Annotated[int, Field(ge=1, le=65535)]
+_GOLDEN = ".golden"
+
+
+class FolderCameraConfig(BaseModel):
+    """Which folder is played, and how."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["folder"] = "folder"
+    folder: str = Field(min_length=1, description="Folder of the image files, played in name order.")
+    loop: bool = Field(default=False, description="Whether to start again after the last file, true or false.")
+    size_px: tuple[_Side, _Side] | None = Field(
+        default=None, description="Width and height every frame must have, pixels, 1..65535; left out = any."
+    )
+
+
+class FolderCamera:
+    """Gives one file of the folder for each trigger; its frames are marked as simulated.
+
+    A trigger whose serial is a file's name (``S1.png``), or the start of one before an underscore (``S1_top.png``),
+    gets that file; all others get the next file in name order.  ``S1.golden.png`` is no frame but the golden
+    template of ``S1.png`` and goes out with it.  The list of files is read by ``open``; ``grab`` takes as long as
+    reading a file takes.
+    """
+
+    def __init__(self, config: FolderCameraConfig, *, camera_id: str) -> None:
+        self.config = config
+        self.camera_id = camera_id
+        self._files: tuple[Path, ...] = ()
+        self._played = 0  # files given in name order
+        self._grabbed = 0
+
+    def open(self) -> None:
+        """List the files and start at the first; CameraError when there are none."""
+        folder = Path(self.config.folder)
+        try:
+            files = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        except OSError as error:
+            raise CameraError(
+                f"camera {self.camera_id!r} cannot read its folder {folder} ({error.strerror})",
+                fix="create the folder, or correct `folder` in the station config",
+            ) from error
+        self._files = tuple(path for path in files if not path.stem.endswith(_GOLDEN) and path.is_file())
+        self._played = self._grabbed = 0
+        if not self._files:
+            raise CameraError(
+                f"camera {self.camera_id!r} found no image in {folder}",
+                fix=f"put files of these kinds into it: {' '.join(IMAGE_SUFFIXES)}",
+            )
+
+    def grab(self, trigger: Trigger, timeout_ms: int) -> Frame:
+        """The file for this trigger; CameraTimeout at once when all were given and ``loop`` is off."""
+        if not self._files:
+            raise CameraError(f"camera {self.camera_id!r} is not open", fix="open it before the first trigger")
+        path = self._named(trigger.serial) or self._next(trigger)
+        self._grabbed += 1
+        try:
+            image = read_image(path)
+            golden = self._golden(path)
+        except UsageError as error:
+            raise FrameCorrupt(error.what, fix=error.fix) from error
+        size = (image.shape[1], image.shape[0])
+        if self.config.size_px not in (None, size):
+            raise FrameCorrupt(
+                f"{path} has {size[0]} x {size[1]} pixels, camera {self.camera_id!r} gives {self.config.size_px}",
+                fix="remove the file, or correct size_px in the station config",
+            )
+        return Frame(image, self.camera_id, utc_now(), f"{path.name}#{self._grabbed}", simulated=True, golden=golden)
+
+    def close(self) -> None:
+        """Forget the files; a second call does nothing."""
+        self._files = ()
+
+    def _named(self, serial: str) -> Path | None:
+        if not serial:
+            return None
+        exact = (path for path in self._files if path.stem == serial)
+        begun = (path for path in self._files if path.stem.startswith(serial + "_"))
+        return next(exact, None) or next(begun, None)
+
+    def _next(self, trigger: Trigger) -> Path:
+        if self._played >= len(self._files) and not self.config.loop:
+            raise CameraTimeout(
+                f"camera {self.camera_id!r} has played all {len(self._files)} files; none for trigger {trigger.trigger_id}",
+                fix="put more files into the folder and open the camera again, or set loop = true",
+            )
+        path = self._files[self._played % len(self._files)]
+        self._played += 1
+        return path
+
+    @staticmethod
+    def _golden(frame: Path) -> NDArray[np.uint8] | None:
+        golden = frame.with_name(f"{frame.stem}{_GOLDEN}.png")
+        return read_grey(golden) if golden.is_file() else None

@@ -1,0 +1,151 @@
+"""Runs the model over a frame and returns findings in frame pixels.  One path for stations, predict and evaluate.
+
+A frame larger than the model's tile is cut into overlapping tiles; a finding counts for the tile whose core holds its
+centre, so none is doubled or lost at a seam.  Memory stays bounded: one tile is in work at a time.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from inspection.errors import ModelError
+from inspection.geometry import Tile, compose, invert, tiles
+from inspection.golden import GoldenTemplate, Registration, RegistrationLimits, lay_over, refine, register
+from inspection.model import LoadedModel
+from inspection.types import Box, Detection, Region
+
+Image = NDArray[np.uint8]
+OVERLAP_PX = 128
+_TILE_GOOD = 0.5  # correlation a refined tile must reach before its own shift is believed
+
+
+@dataclass(slots=True)
+class StageClock:
+    """Milliseconds spent in each stage, summed over tiles."""
+
+    stages: dict[str, float] = field(default_factory=dict)
+    _mark: float = field(default_factory=time.perf_counter)
+
+    def lap(self, stage: str) -> None:
+        """Book the time since the last lap on ``stage``."""
+        now = time.perf_counter()
+        self.stages[stage] = self.stages.get(stage, 0.0) + 1000 * (now - self._mark)
+        self._mark = now
+
+    def total(self) -> float:
+        """Sum of all stages in milliseconds."""
+        return sum(self.stages.values())
+
+
+def grey_of(image: Image) -> Image:
+    """(H, W) grey of a grey or RGB frame (ITU-R BT.601 luma)."""
+    return image if image.ndim == 2 else np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
+
+
+class Detector:
+    """A loaded model with its golden template, if it uses one.  Pure in its frame; one thread at a time."""
+
+    def __init__(self, model: LoadedModel, golden: GoldenTemplate | None, limits: RegistrationLimits) -> None:
+        if model.card.golden_guided and golden is None:
+            raise ModelError(
+                f"model {model.card.name!r} compares with a golden template, and there is none",
+                fix="give --golden FILE, or name golden.png in the recipe",
+            )
+        self.model = model
+        self.golden = golden
+        self.limits = limits
+
+    def warm_up(self, shape: tuple[int, int]) -> None:
+        """Run once on an empty frame of (height, width): the first inference allocates, and is many times slower."""
+        blank = np.zeros(shape, np.uint8)
+        for tile in list(_tiles(shape, self.model.card.tile_px))[:1]:
+            self._infer(blank, blank if self.model.card.golden_guided else None, tile)
+
+    def detect(self, image: Image, *, floor: float, clock: StageClock) -> tuple[Detection, ...]:
+        """Findings with a score of at least ``floor`` on a frame (H, W) or (H, W, 3) uint8, best first.
+
+        RegistrationError when the frame cannot be laid over its golden, ModelError when inference fails; never an
+        empty answer for a failure.
+        """
+        frame = grey_of(image) if self.model.card.channels == 1 else image
+        registration = None
+        if self.golden is not None and self.model.card.golden_guided:
+            registration = register(grey_of(image), self.golden, self.limits)
+            clock.lap("register")
+        found: list[Detection] = []
+        grid = list(_tiles(frame.shape, self.model.card.tile_px))
+        for tile in grid:
+            laid = None
+            if registration is not None:
+                laid = self._laid_golden(frame, registration, tile, fine=len(grid) > 1)
+                clock.lap("lay_over")
+            found.extend(self._infer(frame, laid, tile, floor=floor))
+            clock.lap("infer")
+        return tuple(sorted(found, key=lambda detection: -detection.score))
+
+    def _laid_golden(self, frame: Image, registration: Registration, tile: Tile, *, fine: bool) -> Image:
+        assert self.golden is not None
+        laid = lay_over(self.golden.image, frame, registration.matrix, tile.window)
+        if not fine:
+            return laid
+        # The transform of a large frame was found at a fraction of its size: each tile is aligned once more.
+        x1, y1, x2, y2 = tile.window
+        matrix, fit = refine(frame[y1:y2, x1:x2], laid)
+        shift = np.abs(matrix - np.eye(2, 3))
+        if fit < _TILE_GOOD or shift[:, 2].max() > 24:
+            return laid
+        here = np.array([[1.0, 0, x1], [0, 1.0, y1]])
+        return lay_over(
+            self.golden.image,
+            frame,
+            compose(here, compose(matrix, compose(invert(here), registration.matrix))),
+            tile.window,
+        )
+
+    def _infer(self, frame: Image, golden: Image | None, tile: Tile, *, floor: float = 1.0) -> Iterator[Detection]:
+        x1, y1, x2, y2 = tile.window
+        feed = {"image": _batch(frame[y1:y2, x1:x2])}
+        if golden is not None:
+            feed["golden"] = _batch(golden)
+        try:
+            boxes, scores, labels = self.model.session.run(["boxes", "scores", "labels"], feed)
+        except Exception as error:  # onnxruntime raises a dozen unrelated classes here
+            raise ModelError(
+                f"inference failed on a {x2 - x1}x{y2 - y1} px tile ({str(error).splitlines()[0][:160]})",
+                fix="check that the model file fits the camera's image; restart the station if memory ran out",
+            ) from error
+        if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+            raise ModelError("the model answered with numbers that are not finite", fix="export the model again")
+        return self._detections(boxes[0], scores[0], labels[0], tile=tile, floor=floor, shape=frame.shape)
+
+    def _detections(
+        self, boxes: NDArray[np.float32], scores: NDArray[np.float32], labels: NDArray[np.int64], *,
+        tile: Tile, floor: float, shape: tuple[int, ...],
+    ) -> Iterator[Detection]:  # fmt: skip
+        height, width = shape[:2]
+        classes = self.model.card.classes
+        for index in np.flatnonzero(scores >= max(floor, 1e-6)):
+            x1, y1, x2, y2 = (float(v) for v in boxes[index] + np.tile(tile.window[:2], 2))
+            if not (tile.core[0] <= (x1 + x2) / 2 < tile.core[2] and tile.core[1] <= (y1 + y2) / 2 < tile.core[3]):
+                continue
+            box: Box = (max(0.0, x1), max(0.0, y1), min(float(width), x2), min(float(height), y2))
+            if box[2] > box[0] and box[3] > box[1]:
+                score = min(1.0, float(scores[index]))
+                yield Detection(classes[int(labels[index])], score, Region(box))
+
+
+def _tiles(shape: tuple[int, ...], side: int) -> Iterator[Tile]:
+    return tiles(shape[1], shape[0], side=side, overlap=OVERLAP_PX)
+
+
+def _batch(part: Image) -> Image:
+    """(1, H, W, C) with height and width padded to multiples of 16 by repeating the last row and column."""
+    bottom, right = -part.shape[0] % 16, -part.shape[1] % 16
+    if bottom or right:
+        part = np.asarray(cv2.copyMakeBorder(part, 0, bottom, 0, right, cv2.BORDER_REPLICATE), dtype=np.uint8)
+    channels = part if part.ndim == 3 else part[:, :, None]
+    return np.ascontiguousarray(channels[None])

@@ -1,0 +1,117 @@
+"""Writes evidence images behind the line: a slow or full disk costs pictures, never a part's answer."""
+
+import hashlib
+import logging
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from queue import SimpleQueue
+from threading import BoundedSemaphore, Thread
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inspection.images import write_png
+from inspection.log import event
+from inspection.types import utc_now
+
+Image = NDArray[np.uint8]
+SKIPPED = "skipped:"  # how the evidence text of a record begins when no picture was taken in
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)  # device names on Windows shares
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    stem: PurePosixPath
+    images: tuple[tuple[str, Image], ...]
+
+
+class EvidenceWriter:
+    """Writes PNG files below ``folder`` in a thread of its own, as ``DATE/LOT/RECORD_NAME.png`` (UTC date).
+
+    ``skipped`` counts records whose pictures found the queue full, ``failed`` those the disk did not take (full,
+    read-only, less than ``min_free_mb`` left); ``last_error`` says why.
+    """
+
+    def __init__(self, folder: Path, *, queue_size: int, min_free_mb: int) -> None:
+        self.folder = folder
+        self.min_free_mb = min_free_mb
+        self.skipped = 0
+        self.failed = 0
+        self.last_error = ""
+        self._room = BoundedSemaphore(queue_size)
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._closed = False
+        self._thread = Thread(target=self._run, name="evidence", daemon=True)
+        self._thread.start()
+
+    def offer(self, record_id: str, lot: str, images: Sequence[tuple[str, Image]]) -> str:
+        """Take the named images of a record, each (H, W) or (H, W, 3) RGB uint8; never blocks, never raises.
+
+        Returns the text for the record's ``evidence`` field: the common start of the files' names relative to the
+        folder (see ``evidence_files``), or ``skipped: ...``.  The images must not be changed afterwards.
+        """
+        if self._closed or not self._room.acquire(blocking=False):
+            self.skipped += 1
+            event("evidence.skipped", level=logging.WARNING, record_id=record_id, skipped=self.skipped)
+            return f"{SKIPPED} {'writer closed' if self._closed else 'queue full'}"
+        stem = PurePosixPath(utc_now().date().isoformat(), file_name(lot, "no-lot"), file_name(record_id, "no-id"))
+        self._jobs.put(_Job(stem, tuple(images)))
+        return stem.as_posix()
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Write what waits, for at most ``timeout_s``; what is left then counts as failed."""
+        if self._closed:
+            return
+        self._closed = True
+        self._jobs.put(None)
+        self._thread.join(timeout_s)
+        left = self._jobs.qsize() - 1
+        if self._thread.is_alive() and left > 0:
+            self._fail(f"the pictures of {left} records were not written within {timeout_s} s", left)
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                self._write(job)
+            except Exception as error:  # nothing that goes wrong with a picture may stop the thread
+                self._fail(f"{self.folder / job.stem}: {error}", 1)
+            finally:
+                self._room.release()
+
+    def _write(self, job: _Job) -> None:
+        target = self.folder / job.stem
+        target.parent.mkdir(parents=True, exist_ok=True)
+        free_mb = shutil.disk_usage(target.parent).free / 1e6
+        if free_mb < self.min_free_mb:
+            raise OSError(f"{free_mb:.0f} MB are free, min_free_mb is {self.min_free_mb}")
+        for name, image in job.images:
+            write_png(target.with_name(f"{target.name}_{file_name(name, 'image')}.png"), image)
+
+    def _fail(self, why: str, records: int) -> None:
+        self.failed += records
+        self.last_error = why
+        event("evidence.failed", level=logging.ERROR, why=why, failed=self.failed)
+
+
+def evidence_files(folder: Path, evidence: str) -> tuple[Path, ...]:
+    """The files that a record's ``evidence`` text stands for, in name order; () when skipped, failed or still waiting."""
+    if not evidence or evidence.startswith(SKIPPED):
+        return ()
+    parts = PurePosixPath(evidence).parts
+    if not all(_PLAIN.fullmatch(part) for part in parts):
+        return ()
+    return tuple(sorted((folder / evidence).parent.glob(f"{parts[-1]}_*.png")))
+
+
+def file_name(text: str, empty: str) -> str:
+    """A safe file name for any text: plain short text as it is, other text cleaned and told apart by a hash."""
+    if not text:
+        return empty
+    if _PLAIN.fullmatch(text) and not _RESERVED.fullmatch(text):
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"x{re.sub(r'[^A-Za-z0-9_-]+', '_', text)[:40]}-{digest}"

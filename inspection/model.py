@@ -1,0 +1,150 @@
+"""The model file: one ONNX with its ModelCard inside, one contract for every trainer.
+
+Inputs ``image`` uint8 (N, H, W, C) and, for a golden-guided model, ``golden`` of the same shape; outputs of a detector
+``boxes`` float32 (N, K, 4) xyxy pixels, ``scores`` float32 (N, K) with 0 for empty slots, ``labels`` int64 (N, K).
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from inspection.errors import ModelError
+
+CARD_KEY = "lineside_model_card"
+
+
+class TrainedOn(BaseModel):
+    """What a model has seen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str = Field(
+        description="real labelled frames, injected defects over goldens, generated boards, or a mixture"
+    )
+    dataset: str = Field(default="", description="name of the dataset, empty when none")
+    dataset_version: str = Field(default="", description="content hash of the dataset")
+    groups: tuple[str, ...] = Field(default=(), description="board or part groups that were trained on")
+    held_out: tuple[str, ...] = Field(default=(), description="groups that were left out, to measure on")
+    images_sha256: tuple[str, ...] = Field(default=(), description="first 12 digits of the SHA-256 of each image seen")
+    labelled_frames: int = Field(default=0, ge=0, description="frames whose labels were used")
+    goldens: int = Field(default=0, ge=0, description="golden images that defects were injected into")
+
+
+class Metric(BaseModel):
+    """One measured figure with the count it rests on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    value: float
+    images: int = Field(ge=0, description="number of images it was measured on")
+    on: str = Field(description="what it was measured on, and whether a threshold was chosen there")
+
+
+class ModelCard(BaseModel):
+    """What a station must know of a model; stored as one JSON in the ONNX metadata."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    name: str
+    task: Literal["detect"]
+    classes: tuple[str, ...] = Field(min_length=1)
+    golden_guided: bool
+    channels: Literal[1, 3] = 1
+    tile_px: int = Field(ge=64, le=4096, description="side of the square tiles a large frame is cut into")
+    copper: Literal["dark", "light", ""] = Field(default="", description="polarity of copper in the images, PCB only")
+    threshold: float = Field(gt=0, lt=1, description="suggested score from which a finding counts")
+    threshold_from: str = Field(description="what the threshold was chosen on")
+    escape_bound: str = Field(
+        default="", description="the escape bound that the threshold stands for, empty: none claimed"
+    )
+    trained_on: TrainedOn
+    trainer: str
+    trainer_licence: str
+    command: str
+    commit: str = ""
+    seed: int
+    trained_minutes: float = Field(ge=0)
+    precision: Literal["fp32", "int8"] = "fp32"
+    metrics: tuple[Metric, ...] = ()
+    parity: str = Field(default="", description="result of the comparison of the exported file with the trained net")
+
+
+class Session(Protocol):
+    """What the detector needs of an inference engine: named inputs in, the named outputs out, in order."""
+
+    def run(self, names: list[str], feed: dict[str, NDArray[np.uint8]]) -> list[Any]: ...
+
+
+class LoadedModel:
+    """An inference session with its card and file hash.  Used by one thread at a time."""
+
+    def __init__(self, path: Path, card: ModelCard, sha256: str, session: Session) -> None:
+        self.path = path
+        self.card = card
+        self.sha256 = sha256
+        self.session = session
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_model(path: Path, *, threads: int = 0) -> LoadedModel:
+    """Open a model file for inference on the CPU; ModelError when it is no ONNX file or has no valid card.
+
+    ``threads``: CPU threads for one inference, 0 for all cores.  There is no other provider to fall back to: what
+    cannot run as asked is an error.
+    """
+    if not path.is_file():
+        raise ModelError(f"there is no model file {path}", fix="check the path; `lineside train` writes model.onnx")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # errors come as exceptions
+    try:
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises a dozen unrelated classes here
+        raise ModelError(
+            f"{path} is not a readable ONNX model ({str(error).splitlines()[0][:160]})",
+            fix="restore the file from its run folder or its recipe",
+        ) from error
+    return LoadedModel(path, _read_card(path, session), file_sha256(path), session)
+
+
+def _read_card(path: Path, session: "ort.InferenceSession") -> ModelCard:
+    text = session.get_modelmeta().custom_metadata_map.get(CARD_KEY)
+    if text is None:
+        raise ModelError(
+            f"{path} has no ModelCard, so its classes and thresholds are unknown",
+            fix="train the model with `lineside train`, which writes the card into the file",
+        )
+    try:
+        card = ModelCard.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ModelError(
+            f"the ModelCard of {path} is wrong at {where}: {first['msg']} ({error.error_count()} mistakes)",
+            fix="export the model again with this version of lineside",
+        ) from error
+    _check_contract(path, card, session)
+    return card
+
+
+def _check_contract(path: Path, card: ModelCard, session: "ort.InferenceSession") -> None:
+    inputs = {node.name: node.type for node in session.get_inputs()}
+    outputs = {node.name for node in session.get_outputs()}
+    wanted = {"image", "golden"} if card.golden_guided else {"image"}
+    if set(inputs) != wanted or set(inputs.values()) != {"tensor(uint8)"} or outputs != {"boxes", "scores", "labels"}:
+        raise ModelError(
+            f"{path} breaks the model contract: inputs {inputs}, outputs {sorted(outputs)}, wanted uint8 {sorted(wanted)}",
+            fix="use a file that `lineside train` wrote",
+        )

@@ -1,0 +1,218 @@
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from datasets.check import CountRow, check, count_by_group, count_by_split
+from datasets.manifest import Dataset, Origin
+from datasets.sample import LabelledBox, Sample
+from inspection.images import write_png
+
+Build, Gather = Callable[..., Sample], Callable[..., Dataset]
+
+
+def board(seed: int) -> np.ndarray:
+    """A smooth random pattern, alike only to itself."""
+    noise = np.random.default_rng(seed).standard_normal((128, 160)).astype(np.float32)
+    smooth = cv2.GaussianBlur(noise, (0, 0), 9)
+    return cv2.normalize(smooth, None, 20, 235, cv2.NORM_MINMAX).astype(np.uint8)
+
+
+def kinds(dataset: Dataset, severity: str = "") -> list[str]:
+    return [finding.kind for finding in check(dataset) if severity in ("", finding.severity)]
+
+
+def test_clean_dataset_has_no_finding(make_sample: Build, gather: Gather) -> None:
+    """A split dataset with all classes on both sides and no copies gives no finding."""
+    samples = (make_sample("a", image=board(1), split="train"), make_sample("b", image=board(2), split="val"))
+    assert check(gather(*samples)) == ()
+
+
+def test_unsplit_dataset_is_noted(make_sample: Build, gather: Gather) -> None:
+    """Without splits the leak checks cannot run, and that is said."""
+    assert kinds(gather(make_sample("a"))) == ["not-split"]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        Path.unlink,
+        lambda p: p.write_bytes(b""),
+        lambda p: p.write_bytes(p.read_bytes()[:-9]),
+        lambda p: write_png(p, board(9)),
+    ],
+    ids=["missing", "empty", "truncated", "changed"],
+)
+@pytest.mark.parametrize("role", ["image", "golden"])
+def test_broken_file_is_an_error(
+    make_sample: Build, gather: Gather, spoil: Callable[[Path], object], role: str
+) -> None:
+    """A file that is missing, unreadable or no longer the same is an error that names sample and file."""
+    dataset = gather(make_sample("a", golden=True), make_sample("b"))
+    file = getattr(dataset.samples[0], role)
+    spoil(file)
+    finding = check(dataset)[0]
+    assert (finding.severity, finding.kind, finding.samples) == ("error", "file", ("a",))
+    assert file.name in finding.text
+
+
+def test_box_outside_is_an_error(make_sample: Build, gather: Gather) -> None:
+    """A box that reaches over the border is an error."""
+    outside = dataclasses.replace(make_sample("a"), labels=(LabelledBox("dent", (0, 0, 80.5, 10)),))
+    assert "box-outside" in kinds(gather(outside), "error")
+
+
+def test_tiny_and_repeated_boxes_are_warnings(make_sample: Build, gather: Gather) -> None:
+    """A box under 2 px and one that is there twice are warnings."""
+    labels = (LabelledBox("dent", (0, 0, 1.5, 10)), *[LabelledBox("scratch", (1, 1, 9, 9))] * 2)
+    found = kinds(gather(dataclasses.replace(make_sample("a"), labels=labels)), "warning")
+    assert found == ["box-tiny", "box-repeated"]
+
+
+def test_image_sizes_are_noted(make_sample: Build, gather: Gather) -> None:
+    """A mixture of image sizes is noted with its counts."""
+    samples = [make_sample(name, image=board(i)[: 100 + 28 * (i > 1)]) for i, name in enumerate("abc")]
+    (note,) = (finding for finding in check(gather(*samples)) if finding.kind == "image-sizes")
+    assert note.text == "images have 2 sizes: 160x100 (2), 160x128 (1)"
+
+
+def test_golden_of_another_size_is_a_warning(make_sample: Build, gather: Gather) -> None:
+    """A golden that does not have the size of its frame is a warning."""
+    assert "golden-size" in kinds(gather(make_sample("a", image=board(1), golden=True)), "warning")
+
+
+def test_class_without_samples_is_a_warning(make_sample: Build, gather: Gather) -> None:
+    """A class nobody marked cannot be learned; one that a split lacks cannot be scored there."""
+    scratches = (LabelledBox("scratch", (1, 2, 30, 40)),)
+    train = dataclasses.replace(make_sample("a", image=board(1), split="train"), labels=scratches)
+    val = dataclasses.replace(make_sample("b", image=board(2), split="val"), labels=())
+    texts = [finding.text for finding in check(gather(train, val)) if finding.kind.startswith("class")]
+    assert texts == [
+        "class 'scratch' has no box in split 'val' (1 samples)",
+        "class 'dent' has no box in the whole dataset",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("splits", "expected"),
+    [
+        (("train", "train"), [("warning", "duplicate")]),
+        (("train", "val"), [("error", "duplicate-across-splits"), ("warning", "duplicate")]),
+    ],
+)
+def test_exact_duplicates(
+    make_sample: Build, gather: Gather, splits: tuple[str, str], expected: list[tuple[str, str]]
+) -> None:
+    """The same image twice is a warning, on both sides of a split an error; it is no near duplicate as well."""
+    samples = [make_sample(name, image=board(1), split=split) for name, split in zip("ab", splits, strict=True)]
+    assert [(f.severity, f.kind) for f in check(gather(*samples)) if "duplicate" in f.kind] == expected
+
+
+def test_duplicate_with_other_labels_is_an_error(make_sample: Build, gather: Gather) -> None:
+    """One image that is good here and defective there cannot be learned."""
+    good = dataclasses.replace(make_sample("a", image=board(1)), labels=())
+    assert "duplicate-labelled-differently" in kinds(gather(good, make_sample("b", image=board(1))), "error")
+
+
+CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "relit": lambda image: cv2.convertScaleAbs(image, alpha=0.8, beta=20),
+    "smaller": lambda image: cv2.resize(image, (120, 96), interpolation=cv2.INTER_AREA),
+    "noisy": lambda image: np.clip(image + np.random.default_rng(5).normal(0, 15, image.shape), 0, 255).astype(
+        np.uint8
+    ),
+    "recompressed": lambda image: cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 30])[1], 0),
+    "moved": lambda image: np.roll(image, 2, axis=1),
+    "with a defect": lambda image: cv2.circle(image.copy(), (60, 60), 6, 0, -1),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_near_duplicate_across_a_split_is_found(make_sample: Build, gather: Gather, change: str) -> None:
+    """A changed copy on the other side of a split is found among other images."""
+    samples = [make_sample(f"t{i}", image=board(i), split="train") for i in range(5)]
+    samples += [make_sample(f"v{i}", image=board(i + 100), split="val") for i in range(5)]
+    samples.append(make_sample("copy", image=CHANGES[change](board(3)), split="val"))
+    (finding,) = (f for f in check(gather(*samples)) if f.kind == "near-duplicate-across-splits")
+    assert finding.samples == ("t3", "copy")
+
+
+@pytest.mark.parametrize("splits", [("train", "train"), ("", ""), ("train", "")])
+def test_near_duplicates_on_one_side_are_no_finding(
+    make_sample: Build, gather: Gather, splits: tuple[str, str]
+) -> None:
+    """Similar frames of one board are expected as long as they lie on one side."""
+    images = (board(1), CHANGES["noisy"](board(1)))
+    samples = [make_sample(n, image=i, split=s) for n, i, s in zip("ab", images, splits, strict=True)]
+    assert "near-duplicate-across-splits" not in kinds(gather(*samples))
+
+
+def test_golden_like_its_frame_is_no_duplicate(make_sample: Build, gather: Gather) -> None:
+    """Goldens are not compared with frames."""
+    a, b = make_sample("a", image=board(1), split="train"), make_sample("b", image=board(2), split="val")
+    assert check(gather(dataclasses.replace(a, golden=b.image), dataclasses.replace(b, golden=a.image))) == ()
+
+
+def test_uniform_images_look_like_nothing(make_sample: Build, gather: Gather) -> None:
+    """Two plain images of different grey are not called near duplicates."""
+    samples = [make_sample(s, image=np.full((40, 40), g, np.uint8), split=s) for s, g in (("train", 90), ("val", 160))]
+    assert "near-duplicate-across-splits" not in kinds(gather(*samples))
+
+
+def test_what_all_images_share_makes_no_near_duplicates(make_sample: Build, gather: Gather) -> None:
+    """Photographs of one product from one place look alike; only real copies are reported."""
+    product = board(0).astype(np.float32)
+    images = [
+        np.clip(product + 0.2 * (board(i).astype(np.float32) - 128), 0, 255).astype(np.uint8) for i in range(1, 61)
+    ]
+    samples = [
+        make_sample(f"s{i}", image=image, split="train" if i % 2 else "val")
+        for i, image in enumerate([*images, images[0]])
+    ]
+    samples[-1] = make_sample("s60", image=CHANGES["relit"](images[1]), split="val")
+    pairs = [f.samples for f in check(gather(*samples)) if f.kind == "near-duplicate-across-splits"]
+    assert pairs == [("s1", "s60")]
+
+
+def test_group_on_both_sides_is_its_own_finding(make_sample: Build, gather: Gather) -> None:
+    """A group in train and in val is named with its counts."""
+    samples = [
+        make_sample(n, image=board(i), group="lot 7", split="val" if i else "train") for i, n in enumerate("abc")
+    ]
+    (finding,) = (f for f in check(gather(*samples)) if f.kind == "group-across-splits")
+    assert "'lot 7'" in finding.text
+    assert "1 in 'train', 2 in 'val'" in finding.text
+
+
+def test_errors_come_first(make_sample: Build, gather: Gather) -> None:
+    """Findings are ordered by severity."""
+    samples = (make_sample("a", image=board(1), group="g", split="train"), make_sample("b", group="g", split="val"))
+    dataset = gather(*samples)
+    dataset.samples[1].image.unlink()
+    assert [finding.severity for finding in check(dataset)] == ["error", "warning"]
+
+
+def test_counts(make_sample: Build, gather: Gather) -> None:
+    """Samples and boxes are counted per split and per group, boxes in the order of the classes."""
+    empty = dataclasses.replace(make_sample("c", group="x", split="val"), labels=())
+    dataset = gather(make_sample("a", group="x", split="train"), make_sample("b", group="y", split="train"), empty)
+    assert count_by_split(dataset) == (CountRow("train", 2, (2, 2)), CountRow("val", 1, (0, 0)))
+    assert count_by_group(dataset) == (CountRow("x", 2, (1, 1)), CountRow("y", 1, (1, 1)))
+
+
+def test_dataset_without_samples_can_be_checked() -> None:
+    """No sample, no crash."""
+    empty = Dataset("d", ("dent",), (), (), Origin("test", ""))
+    assert [finding.kind for finding in check(empty)] == ["class-empty", "not-split"]
+
+
+def test_comparison_is_fast_for_ten_thousand_images() -> None:
+    """Ten thousand thumbnails are compared without a Python loop over pairs."""
+    from datasets.check import _near_pairs
+
+    thumbnails = np.random.default_rng(0).integers(0, 256, (10_000, 64, 64), dtype=np.uint8)
+    thumbnails[9_999] = thumbnails[0]
+    splits = np.array(["train"] * 5_000 + ["val"] * 5_000)
+    assert [(first, second) for first, second, _ in _near_pairs(thumbnails, splits)] == [(0, 9_999)]

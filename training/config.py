@@ -1,0 +1,35 @@
+"""What a training run is asked to do; stored in its folder and in the ModelCard."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """One run.  Exactly one of ``minutes`` and ``epochs`` ends it; an epoch is 4,000 crops.
+
+    ``data`` is a dataset of labelled pairs, ``goldens`` a folder of golden images; with neither, boards are generated.
+    ``ignore_labels`` uses the goldens of ``data`` alone.  ``hold_out`` names board groups that are left out of training
+    and measured on.  ``init`` is a checkpoint to start from, ``threshold_of`` a model whose threshold to take over.
+    ``box_margin_px`` is how loose the boxes of injected defects are, ``copper`` is "dark" or "light".
+    """
+
+    out: Path
+    data: Path | None = None
+    goldens: Path | None = None
+    minutes: float | None = None
+    epochs: int | None = None
+    device: str = "cpu"
+    seed: int = 1
+    hold_out: tuple[str, ...] = ()
+    resume: bool = False
+    init: Path | None = None
+    threshold_of: Path | None = None
+    ignore_labels: bool = False
+    command: str = ""
+    copper: str = "dark"
+    box_margin_px: float = 11.0
+    crop_px: int = 320
+    batch: int = 16
+    learning_rate: float = 3e-3
+    workers: int = 2
