@@ -98,7 +98,7 @@ class EvidenceWriter:
 
 
 def evidence_files(folder: Path, evidence: str) -> tuple[Path, ...]:
-    """The files that a record's ``evidence`` text stands for, in name order; () when skipped, failed or still waiting."""
+    """The files that a record's ``evidence`` text stands for, in name order; () when none were written."""
     if not evidence or evidence.startswith(SKIPPED):
         return ()
     parts = PurePosixPath(evidence).parts

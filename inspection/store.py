@@ -160,8 +160,9 @@ class Store:
             rows = self._rows(sql, (before, lot, lot, serial, serial, min(left, 200)))
             if not rows:
                 return
-            for before, text in rows:
+            for _, text in rows:
                 yield self._record(text)
+            before = rows[-1][0]
             left -= len(rows)
 
     def count(self) -> int:

@@ -36,7 +36,7 @@ class DefectStyle:
     pixels on each side (people draw loose boxes: about 11 px in DeepPCB; 0 gives tight ones).
     """
 
-    area_px: tuple[int, int] = (18, 800)
+    area_px: tuple[int, int] = (18, 1400)
     box_margin_px: float = 11.0
     box_jitter_px: float = 0.0
 
@@ -98,7 +98,7 @@ def inject(
             if found is None:
                 continue
             change, origin, actual = found
-            if actual != wanted and (wanted in ("open", "short") or rng.random() < 0.7):
+            if actual != wanted and rng.random() < 0.7:
                 continue
             defect = _labelled(change, origin, actual, rng, style, copper.shape)
             if _touches(defect.changed_px, taken):
@@ -169,7 +169,7 @@ def _try_defect(
     if start is None:
         return None
     removes = wanted in ("open", "mousebite", "pin-hole")
-    angle, length = rng.uniform(0, np.pi), float(np.exp(rng.normal(np.log(12), 0.5)))
+    angle, length = rng.uniform(0, np.pi), _length(rng)
     if wanted in ("open", "short"):
         angle, width, start = places.across(*start, of_copper=removes)
         # A slanted stroke needs more length to get across, and hand-drawn ones overshoot.
@@ -186,6 +186,11 @@ def _try_defect(
     if origin[1] + patch.shape[1] > copper.shape[1] - 3:
         return None
     return _change(copper, patch, origin, removes, style)
+
+
+def _length(rng: np.random.Generator) -> float:
+    """Mostly about 12 px, but one in four up to 60: length alone must not tell a bite from an open."""
+    return float(rng.uniform(15, 60)) if rng.random() < 0.25 else float(np.exp(rng.normal(np.log(12), 0.5)))
 
 
 def _change(

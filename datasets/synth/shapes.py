@@ -21,11 +21,12 @@ def _direction(angle: float) -> NDArray[np.float64]:
 def stroke(rng: np.random.Generator, length_px: float, angle: float) -> Patch:
     """A brush stroke: a gently curving line whose width swells and tapers."""
     canvas, steps = _canvas(), max(3, int(length_px))
-    bend, radius = rng.normal(0, 1.2) / steps, rng.uniform(0.8, max(1.2, min(5.0, length_px / 3.5)))
+    bend, radius = rng.normal(0, 1.6) / steps, rng.uniform(0.8, max(1.2, min(5.0, length_px / 3.5)))
     wobble, phase = rng.uniform(0, 0.5), rng.uniform(0, 6.3)
+    thin = rng.uniform(0, 0.9) if rng.random() < 0.4 else 0.0  # one end drawn out to a point
     point = _HALF - _direction(angle) * length_px / 2
     for step in range(steps + 1):
-        width = radius * (1 - wobble * abs(np.sin(phase + 3 * step / steps)))
+        width = radius * (1 - wobble * abs(np.sin(phase + 3 * step / steps))) * (1 - thin * step / steps)
         cv2.circle(canvas, (round(point[0]), round(point[1])), max(1, round(width)) - 1, 1, -1)
         cv2.circle(canvas, (round(point[0] + 0.5), round(point[1])), max(1, round(width)) - 1, 1, -1)
         point = point + _direction(angle + bend * (step - steps / 2)) * length_px / steps
@@ -103,6 +104,18 @@ def arc(rng: np.random.Generator, length_px: float, angle: float) -> Patch:
     return canvas.astype(bool)
 
 
+def chain(rng: np.random.Generator, length_px: float, angle: float) -> Patch:
+    """A dotted wandering line: specks in a row, near enough to be one defect."""
+    canvas, point = _canvas(), _HALF - _direction(angle) * length_px / 2
+    size = int(rng.integers(0, 2))
+    for _ in range(max(2, int(length_px / 3))):
+        centre = np.clip(np.round(point), 3, 2 * _HALF - 4).astype(int)
+        cv2.circle(canvas, (int(centre[0]), int(centre[1])), size, 1, -1)
+        angle += rng.normal(0, 0.35)
+        point = point + _direction(angle) * rng.uniform(2.0, 3.4)
+    return canvas.astype(bool)
+
+
 Shape = Callable[[np.random.Generator, float, float], Patch]
 SHAPES: tuple[tuple[Shape, float], ...] = (
     (stroke, 0.38),
@@ -111,6 +124,7 @@ SHAPES: tuple[tuple[Shape, float], ...] = (
     (blob, 0.14),
     (cluster, 0.10),
     (arc, 0.06),
+    (chain, 0.05),
 )
 
 

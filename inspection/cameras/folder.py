@@ -94,8 +94,9 @@ class FolderCamera:
 
     def _next(self, trigger: Trigger) -> Path:
         if self._played >= len(self._files) and not self.config.loop:
+            count = len(self._files)
             raise CameraTimeout(
-                f"camera {self.camera_id!r} has played all {len(self._files)} files; none for trigger {trigger.trigger_id}",
+                f"camera {self.camera_id!r} has played all its {count} files; none for trigger {trigger.trigger_id}",
                 fix="put more files into the folder and open the camera again, or set loop = true",
             )
         path = self._files[self._played % len(self._files)]

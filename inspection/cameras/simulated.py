@@ -61,7 +61,7 @@ class _Exposure:
 
 
 class SimulatedCamera:
-    """Shows one picture with fresh noise for each trigger; what came too late once is never given to a later trigger."""
+    """Shows one picture with fresh noise for each trigger; a frame that came too late is never given to a later one."""
 
     def __init__(self, config: SimulatedCameraConfig, *, camera_id: str) -> None:
         self.config = config
