@@ -163,7 +163,7 @@ def _run(args: argparse.Namespace) -> int:
     station = Station(load_station(args.config))
     try:
         station.open()
-        station.run(lambda: bool(stopped))
+        station.run(lambda: bool(stopped) or getattr(station.controller, "finished", False))
     finally:
         station.close()
     return 0

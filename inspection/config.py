@@ -17,6 +17,7 @@ from inspection.controllers.simulated import SimulatedControllerConfig
 from inspection.errors import ConfigError
 from inspection.golden import RegistrationLimits
 from inspection.judge import Rule
+from inspection.model import Provider
 from inspection.quality import QualityLimits
 
 CameraConfig = Annotated[FolderCameraConfig | SimulatedCameraConfig, Field(discriminator="kind")]
@@ -117,6 +118,7 @@ class StationConfig(_Section):
     recipe: str = Field(min_length=1, description="folder of the sealed recipe")
     store: str = Field(min_length=1, description="SQLite file of the records")
     threads: int = Field(default=0, ge=0, le=256, description="CPU threads of the detector, 0 = all cores")
+    provider: Provider = Field(default="onnxruntime", description="inference engine")
     evidence: EvidenceSection
     cameras: dict[Annotated[str, Field(pattern=NAME)], CameraConfig] = Field(min_length=1)
     controller: ControllerConfig

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from inspection.errors import ModelError
+from inspection.openvino import OpenVinoSession
 
 CARD_KEY = "lineside_model_card"
+Provider = Literal["onnxruntime", "openvino"]
 
 
 class TrainedOn(BaseModel):
@@ -98,7 +100,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load_model(path: Path, *, threads: int = 0) -> LoadedModel:
+def load_model(path: Path, *, threads: int = 0, provider: Provider = "onnxruntime") -> LoadedModel:
     """Open a model file for inference on the CPU; ModelError when it is no ONNX file or has no valid card.
 
     ``threads``: CPU threads for one inference, 0 for all cores.  There is no other provider to fall back to: what
@@ -116,7 +118,10 @@ def load_model(path: Path, *, threads: int = 0) -> LoadedModel:
             f"{path} is not a readable ONNX model ({str(error).splitlines()[0][:160]})",
             fix="restore the file from its run folder or its recipe",
         ) from error
-    return LoadedModel(path, _read_card(path, session), file_sha256(path), session)
+    card = _read_card(path, session)
+    if provider == "openvino":
+        return LoadedModel(path, card, file_sha256(path), OpenVinoSession(path, threads=threads))
+    return LoadedModel(path, card, file_sha256(path), session)
 
 
 def _read_card(path: Path, session: "ort.InferenceSession") -> ModelCard:

@@ -16,7 +16,7 @@ from inspection.errors import ConfigError, FrameCorrupt
 from inspection.golden import GoldenTemplate
 from inspection.images import read_grey
 from inspection.inspect_frame import Criteria, Inspection, inspect_frame
-from inspection.model import LoadedModel, file_sha256, load_model
+from inspection.model import LoadedModel, Provider, file_sha256, load_model
 
 LOCK = "recipe.lock"
 
@@ -57,10 +57,10 @@ class LoadedRecipe:
         return inspect_frame(frame, detector, self.criteria)
 
 
-def open_recipe(folder: Path, *, threads: int = 0) -> LoadedRecipe:
+def open_recipe(folder: Path, *, threads: int = 0, provider: Provider = "onnxruntime") -> LoadedRecipe:
     """Load a recipe folder; ConfigError or ModelError with every mistake found.  Does not check the lock."""
     recipe = load_recipe(folder / "recipe.toml")
-    model = load_model(folder / recipe.model, threads=threads)
+    model = load_model(folder / recipe.model, threads=threads, provider=provider)
     ruled = {rule.defect_class for rule in recipe.rules}
     missing, unknown = sorted(set(model.card.classes) - ruled), sorted(ruled - set(model.card.classes))
     if missing or unknown:

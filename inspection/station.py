@@ -51,6 +51,7 @@ class Station:
             event("part.interrupted", trigger_id=trigger.trigger_id, serial=trigger.serial)
         tests = run_selftest(self.recipe)
         self.camera.open()
+        self.controller.set_classes(self.recipe.model.card.classes)
         self.controller.open()
         self.controller.set_state(StationState.READY)
         event("station.ready", recipe=self.recipe.recipe.recipe_id, selftests=tests, records=self.store.count())
@@ -170,7 +171,7 @@ def prepare_recipe(config: StationConfig) -> LoadedRecipe:
     """Verify and load the recipe and see that this station has the camera it asks for; ConfigError otherwise."""
     folder = Path(config.recipe)
     verify(folder)
-    loaded = open_recipe(folder, threads=config.threads)
+    loaded = open_recipe(folder, threads=config.threads, provider=config.provider)
     if loaded.recipe.camera not in config.cameras:
         raise ConfigError(
             f"recipe {loaded.recipe.recipe_id} looks through camera {loaded.recipe.camera!r}; "

@@ -43,8 +43,11 @@ def add_train(verbs: Any) -> None:
 def _train(args: argparse.Namespace) -> int:
     if (args.minutes is not None and args.minutes <= 0) or (args.epochs is not None and args.epochs <= 0):
         raise UsageError("the training time must be positive", fix="give --minutes or --epochs above 0")
+    import cv2
     import torch
 
+    # Before the first picture is read: a thread pool of OpenCV's does not survive the fork of the loader's workers.
+    cv2.setNumThreads(1)
     from training.config import TrainConfig
     from training.run import run_training
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.synth.copper import KEEP_OUT, Copper, Pad, heading_vector, line, random_angle, random_point
+from datasets.synth.copper import KEEP_OUT, Copper, Pad, disc, heading_vector, line, random_angle, random_point
 from datasets.synth.footprints import PARTS, fiducial, mark, place
 from datasets.synth.planes import area, pour, slit_planes
 from datasets.synth.styles import STYLES, Range, Style, choose_rules
@@ -19,6 +19,7 @@ from datasets.synth.tracks import Rules, bundle, meander, stray_via, walk
 
 Image = NDArray[np.uint8]
 _STYLE_AREA_PX = 640 * 640  # the counts of a style are for a board of this area
+_LEAST_SHARE, _TRIES = 0.003, 8  # a crop without any copper, or nothing but copper, is drawn anew
 _BLOCK_PX = 1024  # a large board is drawn in blocks of about this size
 _SEAM_PX = 12  # half the free corridor between two blocks; only tracks cross it
 
@@ -38,10 +39,15 @@ def render(copper: Image, rng: np.random.Generator, *, dark_copper: bool) -> Ima
 
 
 def lay_out(rng: np.random.Generator, size_px: tuple[int, int]) -> Copper:
-    """A board of a random style, (width, height) pixels, with its nets."""
-    style, copper = _any_style(rng), Copper(size_px)
-    populate(copper, rng, style, choose_rules(rng, style))
-    return copper
+    """A board of a random style, (width, height) pixels, with its nets; it shows both copper and substrate."""
+    for _ in range(_TRIES):
+        style, copper = _any_style(rng), Copper(size_px)
+        populate(copper, rng, style, choose_rules(rng, style))
+        if _LEAST_SHARE < float(copper.mask().mean()) < 1 - _LEAST_SHARE:
+            return copper
+    blank, (width, height) = Copper(size_px), size_px
+    blank.add([disc(width / 2, height / 2, max(2.0, min(size_px) / 4))], 0.0)
+    return blank
 
 
 def _any_style(rng: np.random.Generator) -> Style:

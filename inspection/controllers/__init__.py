@@ -30,6 +30,7 @@ class Controller(Protocol):
 
     All methods are called by one thread (the station's).  ``open`` starts serving and raises ControllerError when it
     cannot (port taken); ``wait`` blocks for at most ``timeout_ms`` and returns the next trigger or None;
+    ``set_classes`` names the defect classes of the recipe in force, in the order of its counts;
     ``answer`` publishes the result of a committed record and returns at once; ``set_state`` publishes the state, and
     only in state READY are triggers accepted.
 
@@ -38,6 +39,8 @@ class Controller(Protocol):
     """
 
     def open(self) -> None: ...
+
+    def set_classes(self, classes: tuple[str, ...]) -> None: ...
 
     def wait(self, timeout_ms: int) -> Trigger | None: ...
 

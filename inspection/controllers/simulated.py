@@ -69,6 +69,9 @@ class SimulatedController:
         """Whether every part was presented and answered."""
         return len(self.answers) == len(self._serials) * self._times
 
+    def set_classes(self, classes: tuple[str, ...]) -> None:
+        """Nothing to do: its answers are whole records."""
+
     def open(self) -> None:
         """Start the line: the first part is due now."""
         self._run = self.config.run_number or secrets.randbelow(0xFFFF_FFFF) + 1

@@ -1,0 +1,167 @@
+"""Speed of the runtime path, stage by stage, for every inference engine at hand, in one run on one machine.
+
+    python -m tools.benchmark MODEL [--data DATASET | --boards N] [--pairs N] [--rounds N] [--large PX]
+
+Frames lie in memory; what is timed is the path a station takes from frame to verdict.  The engines take turns frame by
+frame, so that a busy machine slows them alike.  INT8 is made here from MODEL and calibrated on frames that are not
+timed.  Ultralytics' own predict of an n-size model joins in when that package is installed.
+"""
+
+import argparse
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.manifest import open_dataset
+from datasets.sample import load_grey
+from datasets.synth.boards import generate_pair
+from datasets.synth.camera import CameraModel
+from inspection.detector import Detector
+from inspection.errors import InspectionError
+from inspection.golden import GoldenTemplate, RegistrationLimits, lay_over, register
+from inspection.inspect_frame import inspect_frame
+from inspection.model import LoadedModel, load_model
+from inspection.predict import card_criteria
+from inspection.types import Verdict
+
+Image = NDArray[np.uint8]
+CALIBRATION_PAIRS = 48
+
+
+@dataclass
+class Timings:
+    """Milliseconds by stage, and the verdicts given."""
+
+    stages: dict[str, list[float]] = field(default_factory=dict)
+    verdicts: list[Verdict] = field(default_factory=list)
+
+    def add(self, stages: dict[str, float]) -> None:
+        for name, ms in stages.items():
+            self.stages.setdefault(name, []).append(ms)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, metavar="MODEL")
+    parser.add_argument("--data", type=Path, metavar="DATASET", help="real pairs instead of generated boards")
+    parser.add_argument("--pairs", type=int, default=60, help="pairs to time")
+    parser.add_argument("--rounds", type=int, default=3, help="times each pair is judged")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    timed, calibration = _pairs(args)
+    templates = [GoldenTemplate(golden) for _, golden in timed]
+    with tempfile.TemporaryDirectory() as folder:
+        engines = _engines(args.model, args.threads, calibration, Path(folder))
+        results = _run(engines, timed, templates, args.rounds)
+        print(f"{platform.processor() or platform.machine()}, {args.threads} threads, {len(timed)} pairs x {args.rounds}")
+        _report(results)
+        _report_ultralytics(timed, args.rounds)
+    return 0
+
+
+def _pairs(args: argparse.Namespace) -> tuple[list[tuple[Image, Image]], list[tuple[Image, Image]]]:
+    wanted = args.pairs + CALIBRATION_PAIRS
+    if args.data:
+        samples = [sample for sample in open_dataset(args.data).samples if sample.golden]
+        chosen = [samples[i] for i in np.random.default_rng(0).permutation(len(samples))[:wanted]]
+        pairs = [(load_grey(sample.image), load_grey(sample.golden)) for sample in chosen if sample.golden]
+    else:
+        rng = np.random.default_rng(0)
+        made = [generate_pair(rng, None, defects=4, camera=CameraModel(shift_px=3, rotate_deg=0.2)) for _ in range(wanted)]
+        pairs = [(pair.frame, pair.golden) for pair in made]
+    cut = max(1, min(CALIBRATION_PAIRS, len(pairs) // 2))
+    return pairs[cut:], pairs[:cut]
+
+
+def _engines(
+    path: Path, threads: int, calibration: list[tuple[Image, Image]], folder: Path
+) -> dict[str, LoadedModel]:
+    engines = {"onnxruntime fp32": load_model(path, threads=threads)}
+    makers: dict[str, Callable[[], LoadedModel]] = {
+        "onnxruntime int8": lambda: load_model(_int8(path, calibration, folder), threads=threads),
+        "openvino f32": lambda: load_model(path, threads=threads, provider="openvino"),
+        "openvino int8": lambda: load_model(_int8(path, calibration, folder), threads=threads, provider="openvino"),
+    }
+    for name, make in makers.items():
+        try:
+            engines[name] = make()
+        except (InspectionError, ModuleNotFoundError) as error:
+            print(f"{name}: left out ({str(error).splitlines()[0]})", file=sys.stderr)
+    return engines
+
+
+def _int8(path: Path, calibration: list[tuple[Image, Image]], folder: Path) -> Path:
+    from training.quantize import quantize
+
+    target = folder / "int8.onnx"
+    if not target.exists():
+        limits, laid = RegistrationLimits(), []
+        for frame, golden in calibration:
+            matrix = register(frame, GoldenTemplate(golden), limits).matrix
+            laid.append((frame, lay_over(golden, frame, matrix, (0, 0, frame.shape[1], frame.shape[0]))))
+        quantize(path, target, laid)
+    return target
+
+
+def _run(
+    engines: dict[str, LoadedModel], pairs: list[tuple[Image, Image]], templates: list[GoldenTemplate], rounds: int
+) -> dict[str, Timings]:
+    results = {name: Timings() for name in engines}
+    limits = RegistrationLimits()
+    for turn in range(rounds + 1):
+        for (frame, _), template in zip(pairs, templates, strict=True):
+            for name, model in engines.items():
+                detector, criteria = Detector(model, template, limits), card_criteria(model)
+                began = time.perf_counter()
+                seen = inspect_frame(frame, detector, criteria)
+                total = 1000 * (time.perf_counter() - began)
+                if turn:  # the first round warms up
+                    results[name].add({**dict(seen.stage_ms), "total": total})
+                else:
+                    results[name].verdicts.append(seen.judgement.verdict)
+    return results
+
+
+def _report(results: dict[str, Timings]) -> None:
+    names = list(next(iter(results.values())).stages)
+    print(f"{'p50 / p99 ms':18s}" + "".join(f"{name:>16s}" for name in names) + f"{'pairs/s':>9s}{'x fp32':>8s}{'flips':>7s}")
+    first = next(iter(results.values()))
+    base = float(np.median(first.stages["total"]))
+    for engine, timings in results.items():
+        cells = [f"{np.median(v):.2f} / {np.percentile(v, 99):.2f}" for v in timings.stages.values()]
+        median = float(np.median(timings.stages["total"]))
+        flips = sum(a != b for a, b in zip(timings.verdicts, first.verdicts, strict=True))
+        print(
+            f"{engine:18s}" + "".join(f"{cell:>16s}" for cell in cells)
+            + f"{1000 / median:9.1f}{base / median:8.2f}{flips:7d}"
+        )  # fmt: skip
+
+
+def _report_ultralytics(pairs: list[tuple[Image, Image]], rounds: int) -> None:
+    """An n-size YOLO without trained weights: its time does not depend on what it has learnt."""
+    try:
+        from ultralytics import YOLO, settings
+    except ModuleNotFoundError:
+        print("ultralytics: not installed here, left out", file=sys.stderr)
+        return
+    settings.update({"sync": False})
+    model, times = YOLO("yolo11n.yaml", verbose=False), []
+    for turn in range(rounds + 1):
+        for frame, _ in pairs:
+            colour = np.repeat(frame[:, :, None], 3, 2)
+            began = time.perf_counter()
+            model.predict(colour, imgsz=640, device="cpu", verbose=False)
+            if turn:
+                times.append(1000 * (time.perf_counter() - began))
+    print(f"ultralytics predict, YOLO11n 640, torch: {np.median(times):.1f} / {np.percentile(times, 99):.1f} ms (no golden)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
