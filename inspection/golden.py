@@ -22,6 +22,7 @@ Plane = NDArray[np.float32]
 _COARSE_SIDE = 80  # longest side at which angle and scale are searched
 _FINE_SIDE = 512  # alignment goes on doubling the size while the longest side stays within this
 _GOOD_START = 0.80  # correlation at quarter size above which no angle search is needed
+_OUTSIDE = -1e9  # marks pixels outside the frame in a warped plane, also where they weigh next to nothing
 _CLEAR_FIT = 0.75  # correlation below which a nearly bare board gets a second look
 
 
@@ -160,16 +161,18 @@ def _start(planes: list[Plane], golden: GoldenTemplate, limits: RegistrationLimi
     """The motion at the second level: straight if that fits, else the best of a search over angle and scale."""
     index = min(1, len(golden.levels) - 1)
     level, ratio = golden.levels[index], golden.scales[index] / golden.scales[0]
+    best = _align(planes[index], level, np.eye(2, 3), steps=6)
+    best_fit = _correlation(planes[index], level.plane, best)
+    if best_fit >= _GOOD_START:
+        return best
     reach = golden.scales[0] * limits.max_shift_px
-    starts = [np.eye(2, 3), _shift_search(planes[0], golden.levels[0].plane, np.eye(2, 3), reach)[1]]
-    best, best_fit = np.eye(2, 3), -1.0
-    for start in starts:
-        aligned = _align(planes[index], level, _rescale(start, ratio), steps=6)
-        fit = _correlation(planes[index], level.plane, aligned)
-        if fit > best_fit:
-            best, best_fit = aligned, fit
-        if best_fit >= _GOOD_START:
-            return best
+    shifted = _shift_search(planes[0], golden.levels[0].plane, np.eye(2, 3), reach)[1]
+    aligned = _align(planes[index], level, _rescale(shifted, ratio), steps=6)
+    fit = _correlation(planes[index], level.plane, aligned)
+    if fit > best_fit:
+        best, best_fit = aligned, fit
+    if best_fit >= _GOOD_START:
+        return best
     for candidate in _search(planes[0], golden, limits):
         aligned = _align(planes[index], level, _rescale(candidate, ratio), steps=12)
         fit = _correlation(planes[index], level.plane, aligned)
@@ -229,42 +232,53 @@ def _align(plane: Plane, level: _Level, matrix: Matrix, *, steps: int) -> Matrix
 
 
 def _overlap(plane: Plane, target: Plane, matrix: Matrix) -> tuple[Plane, NDArray[np.bool_]]:
-    """The frame seen from the golden, and where it shows anything."""
-    size = (target.shape[1], target.shape[0])
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    seen = cv2.warpAffine(plane, matrix, size, flags=flags)
-    valid = cv2.warpAffine(np.ones_like(plane), matrix, size, flags=flags) > 0.99
-    return np.asarray(seen, dtype=np.float32), np.asarray(valid)
+    """The frame seen from the golden (0 where it shows nothing), and where it shows anything."""
+    seen = cv2.warpAffine(
+        plane,
+        matrix,
+        (target.shape[1], target.shape[0]),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderValue=_OUTSIDE,
+    )
+    valid = seen > -100
+    return np.asarray(np.where(valid, seen, 0), dtype=np.float32), np.asarray(valid)
+
+
+def _moments(plane: Plane, target: Plane, matrix: Matrix) -> NDArray[np.float64]:
+    """Sums over each of 4 x 4 blocks of the overlap: count, a, b, aa, bb, ab -> (6, 4, 4)."""
+    seen, valid = _overlap(plane, target, matrix)
+    height, width = (side - side % 4 for side in target.shape)
+    a, weight = seen[:height, :width], valid[:height, :width]
+    b = np.where(weight, target[:height, :width], 0)
+    sums = [weight.astype(np.float32), a, b, a * a, b * b, a * b]
+    return np.array([s.reshape(4, height // 4, 4, width // 4).sum((1, 3), dtype=np.float64) for s in sums])
+
+
+def _fit(moments: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Normalised correlation from moments (6, ...) -> (...)."""
+    count = np.maximum(moments[0], 1)
+    mean_a, mean_b = moments[1] / count, moments[2] / count
+    spread_a, spread_b = moments[3] / count - mean_a**2, moments[4] / count - mean_b**2
+    return (moments[5] / count - mean_a * mean_b) / np.sqrt(np.maximum(spread_a * spread_b, 1e-12))
 
 
 def _correlation(plane: Plane, target: Plane, matrix: Matrix) -> float:
     """Normalised correlation where frame and golden overlap; 0 when almost nothing does."""
-    seen, valid = _overlap(plane, target, matrix)
-    if np.count_nonzero(valid) < 0.2 * valid.size:
-        return 0.0
-    a, b = seen[valid], target[valid]
-    a, b = a - a.mean(), b - b.mean()
-    return float(a @ b / np.sqrt(max(float(a @ a) * float(b @ b), 1e-12)))
+    whole = _moments(plane, target, matrix).sum((1, 2))
+    return float(_fit(whole)) if whole[0] >= 0.2 * target.size else 0.0
 
 
 def _quality(plane: Plane, level: _Level, matrix: Matrix) -> float:
     """The worse of: correlation of the whole, and of its worst quarter of textured blocks (a turned or bent part)."""
-    seen, valid = _overlap(plane, level.plane, matrix)
-    target = level.plane
-    fits = []
-    for rows in np.array_split(np.arange(target.shape[0]), 4):
-        for columns in np.array_split(np.arange(target.shape[1]), 4):
-            window = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-            good = valid[window]
-            a, b = seen[window][good], target[window][good]
-            if a.size < 64 or float(b.std()) < 0.3:
-                continue  # bare area: nothing to compare
-            a, b = a - a.mean(), b - b.mean()
-            fits.append(float(a @ b / np.sqrt(max(float(a @ a) * float(b @ b), 1e-12))))
-    whole = _correlation(plane, target, matrix)
-    if len(fits) < 2:
-        return whole
-    return min(whole, float(np.quantile(fits, 0.25)))
+    moments = _moments(plane, level.plane, matrix)
+    whole = moments.sum((1, 2))
+    if whole[0] < 0.2 * level.plane.size:
+        return 0.0
+    count = np.maximum(moments[0], 1)
+    textured = (moments[0] >= 64) & (moments[4] / count - (moments[2] / count) ** 2 >= 0.09)  # not bare area
+    if np.count_nonzero(textured) < 2:
+        return float(_fit(whole))
+    return min(float(_fit(whole)), float(np.quantile(_fit(moments)[textured], 0.25)))
 
 
 def _coverage(matrix: Matrix, shape: tuple[int, ...]) -> float:

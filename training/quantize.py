@@ -36,7 +36,7 @@ def quantize(source: Path, target: Path, pairs: Sequence[tuple[Image, Image]]) -
     prepared = target.with_name(target.name + ".prepared")
     quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
     convolutions = [node.name for node in onnx.load(str(prepared)).graph.node if node.op_type == "Conv"]
-    heads = [name for name in convolutions if "/heat/" in name or "/distance/" in name or "/mix/" in name]
+    heads = [name for name in convolutions if "/heat/" in name or "/distance/" in name]
     quantize_static(
         str(prepared),
         str(target),

@@ -118,14 +118,19 @@ class Copper:
         """Lay copper on the pixels of ``mask`` (H, W)."""
         self.nets[mask] = net
 
-    def relabel(self, mask: NDArray[np.bool_], min_area_px: int) -> None:
-        """Replace everything by ``mask`` (H, W): each of its pieces of at least ``min_area_px`` becomes a net."""
-        count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-        names = np.zeros(count, np.int16)
-        for piece in range(1, count):
-            if stats[piece, cv2.CC_STAT_AREA] >= min_area_px:
-                names[piece] = self.new_net()
-        self.nets = names[labels]
+    def fill_pieces(self, mask: Image, min_area_px: int) -> list[int]:
+        """Lay copper on ``mask`` (H, W) of zeros and ones, each piece as a net, and return the nets.
+
+        Pieces less than 7 px apart are one net, because a camera would join them; small ones are left out.
+        """
+        labels = cv2.connectedComponents(cv2.dilate(mask, np.ones((7, 7), np.uint8)), connectivity=8)[1] * mask
+        areas = np.bincount(labels.ravel())
+        names = np.zeros(len(areas), np.int16)
+        kept = [piece for piece in range(1, len(areas)) if areas[piece] >= min_area_px]
+        names[kept] = [self.new_net() for _ in kept]
+        laid = names[labels]
+        np.copyto(self.nets, laid, where=laid > 0)
+        return [int(name) for name in names[kept]]
 
     def mask(self) -> Image:
         """The etched board (H, W): 1 copper, 0 substrate; slits under 4 px and whiskers under 3 px are gone."""

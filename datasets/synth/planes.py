@@ -85,7 +85,7 @@ def slit_planes(copper: Copper, rng: np.random.Generator) -> None:
         shape = disc(0.0, 0.0, float(side[0]) / 2) if rng.random() < 0.4 else _outline(rng, side)
         Shape(shape.points + centre, shape.width_px, shape.filled).draw(plane, 1)
     plane[cuts.nets > 0] = 0
-    copper.relabel(_opened(plane) > 0, 900)
+    copper.fill_pieces(_opened(plane), 900)
 
 
 def pour(copper: Copper, rng: np.random.Generator, rules: Rules) -> None:
@@ -103,12 +103,8 @@ def pour(copper: Copper, rng: np.random.Generator, rules: Rules) -> None:
     plane = _opened(region)
     if rng.random() < 0.25:
         plane = _hatched(plane, rng)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(plane, connectivity=8)
-    for piece in range(1, count):
-        if stats[piece, cv2.CC_STAT_AREA] > 1500:
-            net = copper.new_net()
-            copper.fill(labels == piece, net)
-            _thermals(copper, rng, (net, gap))
+    for net in copper.fill_pieces(plane, 1500):
+        _thermals(copper, rng, (net, gap))
 
 
 def _opened(plane: Image) -> Image:

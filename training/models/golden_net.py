@@ -89,8 +89,10 @@ def suppress_overlap(boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
     """Fast NMS over (N, K, 4) boxes in descending order of score; returns scores (N, K) with suppressed ones at 0."""
     top = torch.maximum(boxes[:, :, None, :2], boxes[:, None, :, :2])
     bottom = torch.minimum(boxes[:, :, None, 2:], boxes[:, None, :, 2:])
-    inner = (bottom - top).clamp(min=0.0).prod(3)  # (N, K, K)
-    area = (boxes[:, :, 2:] - boxes[:, :, :2]).clamp(min=0.0).prod(2)
+    side = (bottom - top).clamp(min=0.0)
+    inner = side[..., 0] * side[..., 1]  # (N, K, K)
+    size = (boxes[:, :, 2:] - boxes[:, :, :2]).clamp(min=0.0)
+    area = size[..., 0] * size[..., 1]
     iou = inner / (area[:, :, None] + area[:, None, :] - inner + 1e-6)
     better = torch.ones(boxes.shape[1], boxes.shape[1], device=boxes.device).triu(1)  # row suppresses column
     same = (labels[:, :, None] == labels[:, None, :]).to(iou.dtype)
