@@ -136,10 +136,7 @@ def load_station(path: Path) -> StationConfig:
     """Read a station config; ConfigError listing every mistake.  Relative paths count from the file's folder."""
     config = _load(path, StationConfig)
     here = path.resolve().parent
-    cameras = {
-        name: camera.model_copy(update={"folder": str(here / camera.folder)}) if camera.kind == "folder" else camera
-        for name, camera in config.cameras.items()
-    }
+    cameras = {name: _from_here(camera, here) for name, camera in config.cameras.items()}
     return config.model_copy(
         update={
             "recipe": str(here / config.recipe),
@@ -148,6 +145,12 @@ def load_station(path: Path) -> StationConfig:
             "cameras": cameras,
         }
     )
+
+
+def _from_here(camera: FolderCameraConfig | SimulatedCameraConfig, here: Path) -> CameraConfig:
+    if isinstance(camera, FolderCameraConfig):
+        return camera.model_copy(update={"folder": str(here / camera.folder)})
+    return camera.model_copy(update={"image": str(here / camera.image)}) if camera.image else camera
 
 
 def _load(path: Path, kind: type[Document]) -> Document:

@@ -1,7 +1,8 @@
 """Runs the model over a frame and returns findings in frame pixels.  One path for stations, predict and evaluate.
 
 A frame larger than the model's tile is cut into overlapping tiles; a finding counts for the tile whose core holds its
-centre, so none is doubled or lost at a seam.  Memory stays bounded: one tile is in work at a time.
+centre.  Two tiles place the same defect a pixel or two apart, so near a seam both are heard and the repetition is left
+out: none is doubled or lost.  Memory stays bounded: one tile is in work at a time.
 """
 
 import time
@@ -13,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inspection.errors import ModelError
-from inspection.geometry import Tile, compose, invert, tiles
+from inspection.geometry import Tile, compose, invert, seen_again, tiles
 from inspection.golden import GoldenTemplate, Registration, RegistrationLimits, lay_over, refine, register
 from inspection.model import LoadedModel
 from inspection.types import Box, Detection, Region
 
 Image = NDArray[np.uint8]
 OVERLAP_PX = 128
+SEAM_PX = 8  # how far beyond its core a tile is still heard
 _TILE_GOOD = 0.5  # correlation a refined tile must reach before its own shift is believed
 
 
@@ -55,6 +57,11 @@ class Detector:
                 f"model {model.card.name!r} compares with a golden template, and there is none",
                 fix="give --golden FILE, or name golden.png in the recipe",
             )
+        if model.card.golden_guided and model.card.channels != 1:
+            raise ModelError(
+                f"model {model.card.name!r} compares colour frames with a golden template, which is not supported",
+                fix="train a golden-guided model on grey images",
+            )
         self.model = model
         self.golden = golden
         self.limits = limits
@@ -72,39 +79,21 @@ class Detector:
         empty answer for a failure.
         """
         frame = grey_of(image) if self.model.card.channels == 1 else image
+        golden = self.golden if self.model.card.golden_guided else None
         registration = None
-        if self.golden is not None and self.model.card.golden_guided:
-            registration = register(grey_of(image), self.golden, self.limits)
+        if golden is not None:
+            registration = register(grey_of(image), golden, self.limits)
             clock.lap("register")
-        found: list[Detection] = []
+        found: list[tuple[Detection, int]] = []
         grid = list(_tiles(frame.shape, self.model.card.tile_px))
-        for tile in grid:
+        for number, tile in enumerate(grid):
             laid = None
-            if registration is not None:
-                laid = self._laid_golden(frame, registration, tile, fine=len(grid) > 1)
+            if golden is not None and registration is not None:
+                laid = _laid_golden(golden.image, frame, registration, tile, fine=len(grid) > 1)
                 clock.lap("lay_over")
-            found.extend(self._infer(frame, laid, tile, floor=floor))
+            found.extend((detection, number) for detection in self._infer(frame, laid, tile, floor=floor))
             clock.lap("infer")
-        return tuple(sorted(found, key=lambda detection: -detection.score))
-
-    def _laid_golden(self, frame: Image, registration: Registration, tile: Tile, *, fine: bool) -> Image:
-        assert self.golden is not None
-        laid = lay_over(self.golden.image, frame, registration.matrix, tile.window)
-        if not fine:
-            return laid
-        # The transform of a large frame was found at a fraction of its size: each tile is aligned once more.
-        x1, y1, x2, y2 = tile.window
-        matrix, fit = refine(frame[y1:y2, x1:x2], laid)
-        shift = np.abs(matrix - np.eye(2, 3))
-        if fit < _TILE_GOOD or shift[:, 2].max() > 24:
-            return laid
-        here = np.array([[1.0, 0, x1], [0, 1.0, y1]])
-        return lay_over(
-            self.golden.image,
-            frame,
-            compose(here, compose(matrix, compose(invert(here), registration.matrix))),
-            tile.window,
-        )
+        return _each_once(found, grid)
 
     def _infer(self, frame: Image, golden: Image | None, tile: Tile, *, floor: float = 1.0) -> Iterator[Detection]:
         x1, y1, x2, y2 = tile.window

@@ -19,7 +19,12 @@ class Tile:
 
 
 def tiles(width: int, height: int, *, side: int, overlap: int) -> Iterator[Tile]:
-    """Cut a frame into square windows of ``side`` pixels that overlap by ``overlap``; cores cover it exactly once."""
+    """Cut a frame into square windows of ``side`` pixels that overlap by ``overlap``; cores cover it exactly once.
+
+    ValueError unless 0 <= ``overlap`` < ``side``: such windows would not cover the frame.
+    """
+    if not 0 <= overlap < side:
+        raise ValueError(f"windows of {side} px cannot overlap by {overlap} px")
     columns, rows = _starts(width, side, overlap), _starts(height, side, overlap)
     for row, y in enumerate(rows):
         for column, x in enumerate(columns):
@@ -61,6 +66,24 @@ def compose(outer: Matrix, inner: Matrix) -> Matrix:
 def apply(matrix: Matrix, points: Floats) -> Floats:
     """Move points (M, 2) by a 2x3 affine matrix."""
     return np.asarray(points @ matrix[:, :2].T + matrix[:, 2])
+
+
+def seen_again(boxes: Floats, labels: NDArray[np.int64], owners: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which findings (M, 4), best first, repeat a better one that another window (``owners``, (M,)) has given.
+
+    The same class (``labels``) at IoU > 0.45 or with centres within 4 px, or any class at IoU > 0.6.
+    """
+    again = np.zeros(len(boxes), bool)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    for row in range(1, len(boxes)):
+        inner = np.minimum(boxes[:row, 2:], boxes[row, 2:]) - np.maximum(boxes[:row, :2], boxes[row, :2])
+        shared = np.clip(inner, 0, None).prod(1)
+        iou = shared / (area[:row] + area[row] - shared)
+        near = np.abs(centre[:row] - centre[row]).max(1) <= 4
+        alike = (labels[:row] == labels[row]) & ((iou > 0.45) | near) | (iou > 0.6)
+        again[row] = bool(np.any(alike & (owners[:row] != owners[row]) & ~again[:row]))
+    return again
 
 
 def hull(matrix: Matrix, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:

@@ -190,7 +190,7 @@ def _search(plane: Plane, golden: GoldenTemplate, limits: RegistrationLimits, *,
     found = []
     for angle in angles:
         for scale in scales:
-            turn = np.asarray(cv2.getRotationMatrix2D(centre, float(angle), float(scale)))
+            turn = np.array(cv2.getRotationMatrix2D(centre, float(angle), float(scale)), dtype=np.float64)
             found.append(_shift_search(plane, target, turn, reach))
     found.sort(key=lambda item: -item[0])
     return [matrix for _, matrix in found[:keep]]
@@ -259,7 +259,7 @@ def _fit(moments: NDArray[np.float64]) -> NDArray[np.float64]:
     count = np.maximum(moments[0], 1)
     mean_a, mean_b = moments[1] / count, moments[2] / count
     spread_a, spread_b = moments[3] / count - mean_a**2, moments[4] / count - mean_b**2
-    return (moments[5] / count - mean_a * mean_b) / np.sqrt(np.maximum(spread_a * spread_b, 1e-12))
+    return np.asarray((moments[5] / count - mean_a * mean_b) / np.sqrt(np.maximum(spread_a * spread_b, 1e-12)))
 
 
 def _correlation(plane: Plane, target: Plane, matrix: Matrix) -> float:

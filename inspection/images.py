@@ -18,6 +18,7 @@ from inspection.errors import FrameCorrupt, InspectionError, UsageError
 from inspection.types import new_id
 
 Image = NDArray[np.uint8]
+GOLDEN_END = ".golden"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _PNG, _JPEG, _BMP, _TIFF = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", (b"II*\0", b"MM\0*")
 # Inside JPEG scan data 0xFF is followed by 0x00 (a data byte) or 0xD0-0xD7 (a restart); anything else is a marker.
@@ -57,6 +58,23 @@ def read_bytes(path: Path) -> bytes:
     if not content:
         raise FrameCorrupt(f"{path} is empty (0 bytes)", fix="copy or record the file again")
     return content
+
+
+def golden_beside(frame: Path) -> Path | None:
+    """The golden template lying beside a frame: NAME.golden.png for NAME.png, NAME_temp.* for NAME_test.*; else None."""
+    named = frame.with_name(f"{frame.stem}{GOLDEN_END}.png")
+    if named.is_file():
+        return named
+    if not frame.stem.endswith("_test"):
+        return None
+    stem = frame.stem.removesuffix("_test") + "_temp"
+    found = (frame.with_name(stem + suffix) for suffix in (frame.suffix, *IMAGE_SUFFIXES))
+    return next((path for path in found if path.is_file()), None)
+
+
+def is_golden(path: Path) -> bool:
+    """Whether a file is named as a golden template, and so is no frame to judge."""
+    return path.stem.endswith((GOLDEN_END, "_temp"))
 
 
 def decode_image(content: bytes, name: str) -> Image:

@@ -7,14 +7,13 @@ from pathlib import Path
 from inspection.detector import Detector, Image, StageClock
 from inspection.errors import FrameCorrupt, InspectionError, UsageError
 from inspection.golden import GoldenTemplate, RegistrationLimits
-from inspection.images import IMAGE_SUFFIXES, read_grey, read_image
+from inspection.images import IMAGE_SUFFIXES, golden_beside, is_golden, read_grey, read_image
 from inspection.inspect_frame import Criteria, Inspection, error_verdict, inspect_frame
 from inspection.judge import Rule, ng_score
 from inspection.model import LoadedModel
 from inspection.quality import QualityLimits
 from inspection.types import Verdict
 
-FRAME_END, GOLDEN_END = "_test", "_temp"  # DeepPCB's names for a frame and its golden
 PREDICT_FLOOR = 0.02
 
 
@@ -79,7 +78,8 @@ def _timed(
 ) -> tuple[Inspection, float]:
     if model.card.golden_guided and golden is None:
         raise FrameCorrupt(
-            "there is no golden template for this image", fix=f"give --golden FILE, or put NAME{GOLDEN_END} beside it"
+            "there is no golden template for this image",
+            fix="give --golden FILE, or put NAME.golden.png beside NAME.png",
         )
     clock = StageClock()
     seen = inspect_frame(image, Detector(model, golden, RegistrationLimits()), criteria)
@@ -98,7 +98,7 @@ def requests_for(paths: Iterable[Path], golden: Path | None) -> list[Request]:
     for path in paths:
         if path.is_dir():
             files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-            files = [file for file in files if not file.stem.endswith(GOLDEN_END) and file != golden]
+            files = [file for file in files if not is_golden(file) and file != golden]
             if not files:
                 raise UsageError(f"{path} holds no image", fix=f"known suffixes: {', '.join(IMAGE_SUFFIXES)}")
             found.extend(Request(file, golden or golden_beside(file)) for file in files)
@@ -110,13 +110,3 @@ def requests_for(paths: Iterable[Path], golden: Path | None) -> list[Request]:
         raise UsageError("no image was given", fix="name images or folders, or --data DATASET")
     return found
 
-
-def golden_beside(image: Path) -> Path | None:
-    """NAME_temp.* beside NAME_test.*, or None."""
-    if not image.stem.endswith(FRAME_END):
-        return None
-    stem = image.stem.removesuffix(FRAME_END) + GOLDEN_END
-    return next(
-        (image.with_name(stem + s) for s in (image.suffix, *IMAGE_SUFFIXES) if image.with_name(stem + s).is_file()),
-        None,
-    )

@@ -12,7 +12,7 @@ from datasets.sample import Sample, load_grey
 from datasets.synth.camera import CameraModel
 from datasets.synth.defects import PCB_CLASSES, DefectStyle
 from inspection.errors import UsageError
-from inspection.images import IMAGE_SUFFIXES
+from inspection.images import IMAGE_SUFFIXES, is_golden
 from inspection.model import Metric, ModelCard, TrainedOn, file_sha256, load_model
 from training.augment import frame_photometry
 from training.config import TrainConfig
@@ -112,7 +112,7 @@ def _read_goldens(folder: Path) -> tuple[Image, ...]:
     if folder.is_file():
         return (load_grey(folder),)
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    named = [path for path in files if path.stem.endswith("_temp")]  # a folder of pairs: take the goldens only
+    named = [path for path in files if is_golden(path)]  # a folder of pairs: take the goldens only
     if not files:
         raise UsageError(f"{folder} holds no golden image", fix=f"known suffixes: {', '.join(IMAGE_SUFFIXES)}")
     return tuple(load_grey(path) for path in named or files)

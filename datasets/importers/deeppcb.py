@@ -100,15 +100,17 @@ def _pairs(root: Path) -> Iterator[_Pair]:
 
 
 def _read_splits(root: Path, on_disk: set[str], problems: list[Problem]) -> dict[str, Split]:
+    """Split of each frame by the split files.  A file none of whose frames are here belongs to a part left out."""
     splits: dict[str, Split] = {}
     for name, split in SPLIT_FILES:
         if not (root / name).is_file():
             continue
-        for number, line in enumerate(_lines(root, root / name, problems), 1):
-            key = line.split()[0].rpartition(".")[0] if line.strip() else ""
+        lines = [(number, line) for number, line in enumerate(_lines(root, root / name, problems), 1) if line.strip()]
+        keys = [line.split()[0].rpartition(".")[0] for _, line in lines]
+        if not on_disk.intersection(keys):
+            continue
+        for (number, line), key in zip(lines, keys, strict=True):
             where = f"{name} line {number}"
-            if not line.strip():
-                continue
             if key not in on_disk:
                 problems.append(Problem(where, f"no frame {key or line.strip()!r} (_test.jpg) on disk"))
             elif splits.get(key, split) != split:

@@ -37,9 +37,9 @@ def board_motion(rng: np.random.Generator, model: CameraModel, shape: tuple[int,
     """A random 2x3 matrix that moves board pixels to frame pixels, about the image centre."""
     angle = rng.uniform(-model.rotate_deg, model.rotate_deg)
     scale = 1.0 + rng.uniform(-model.scale, model.scale)
-    matrix = cv2.getRotationMatrix2D((shape[1] / 2, shape[0] / 2), angle, scale)
+    matrix = np.array(cv2.getRotationMatrix2D((shape[1] / 2, shape[0] / 2), angle, scale), dtype=np.float64)
     matrix[:, 2] += rng.uniform(-model.shift_px, model.shift_px, 2)
-    return np.asarray(matrix, dtype=np.float64)
+    return matrix
 
 
 def photograph(board: Image, rng: np.random.Generator, model: CameraModel) -> tuple[Image, NDArray[np.float64]]:
@@ -50,7 +50,7 @@ def photograph(board: Image, rng: np.random.Generator, model: CameraModel) -> tu
     picture = cv2.remap(board, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
     sigma = rng.uniform(0.0, model.blur_px)
     if sigma > 0.3:
-        picture = cv2.GaussianBlur(picture, (0, 0), sigma)
+        picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma), dtype=np.float32)
     if rng.random() < model.binarise:
         picture = _binarise(picture, rng, model.noise)
     else:

@@ -63,6 +63,8 @@ class Artwork:
 def read_artwork(golden: Image, *, dark_copper: bool) -> Artwork:
     """Separate copper from substrate (Otsu) in a golden image (H, W) uint8 and measure how soft its edges are."""
     level, light = cv2.threshold(golden, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    if int(golden.max()) - int(golden.min()) < 16:  # bare board: no two materials to separate
+        level, light = 127.0, np.where(golden > 127, np.uint8(255), np.uint8(0))
     copper = (light == 0) if dark_copper else (light > 0)
     return Artwork(golden, copper, dark_copper, _edge_sigma(golden, float(level)))
 
@@ -114,8 +116,10 @@ class _Places:
     """Where each kind of defect can start: distance maps of copper and substrate, made once an image."""
 
     def __init__(self, copper: Mask) -> None:
-        self.inside = cv2.distanceTransform(copper.astype(np.uint8), cv2.DIST_L2, 3)
-        self.outside = cv2.distanceTransform((~copper).astype(np.uint8), cv2.DIST_L2, 3)
+        self.inside, self.outside = (
+            np.asarray(cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3), dtype=np.float32)
+            for mask in (copper, ~copper)
+        )
 
     def choose(self, wanted: str, rng: np.random.Generator) -> tuple[int, int] | None:
         """A random starting pixel (row, column) for the class, or None when a few draws found none."""
@@ -309,7 +313,7 @@ def _paint(
     fill = float(np.median(grey)) + rng.normal(0, min(6.0, float(np.std(grey)))) * 0.3
     alpha = change.astype(np.float32)
     if artwork.edge_px > 0.3:
-        alpha = cv2.GaussianBlur(alpha, (0, 0), artwork.edge_px)
+        alpha = np.asarray(cv2.GaussianBlur(alpha, (0, 0), artwork.edge_px), dtype=np.float32)
     mixed = image[window].astype(np.float32) * (1 - alpha) + np.float32(fill) * alpha
     image[window] = np.clip(mixed, 0, 255).astype(np.uint8)
     copper[window][change] = becomes_copper

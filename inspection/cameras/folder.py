@@ -3,16 +3,13 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from inspection.errors import CameraError, CameraTimeout, FrameCorrupt, UsageError
-from inspection.images import IMAGE_SUFFIXES, read_grey, read_image
+from inspection.images import IMAGE_SUFFIXES, golden_beside, is_golden, read_grey, read_image
 from inspection.types import Frame, Trigger, utc_now
 
 _Side = Annotated[int, Field(ge=1, le=65535)]
-_GOLDEN = ".golden"
 
 
 class FolderCameraConfig(BaseModel):
@@ -33,7 +30,7 @@ class FolderCamera:
 
     A trigger whose serial is a file's name (``S1.png``), or the start of one before an underscore (``S1_top.png``),
     gets that file; all others get the next file in name order.  ``S1.golden.png`` is no frame but the golden
-    template of ``S1.png`` and goes out with it.  The list of files is read by ``open``; ``grab`` takes as long as
+    template of ``S1.png`` and goes out with it; so is ``S1_temp.jpg`` of ``S1_test.jpg``.  The list of files is read by ``open``; ``grab`` takes as long as
     reading a file takes.
     """
 
@@ -54,7 +51,7 @@ class FolderCamera:
                 f"camera {self.camera_id!r} cannot read its folder {folder} ({error.strerror})",
                 fix="create the folder, or correct `folder` in the station config",
             ) from error
-        self._files = tuple(path for path in files if not path.stem.endswith(_GOLDEN) and path.is_file())
+        self._files = tuple(path for path in files if not is_golden(path) and path.is_file())
         self._played = self._grabbed = 0
         if not self._files:
             raise CameraError(
@@ -70,7 +67,8 @@ class FolderCamera:
         self._grabbed += 1
         try:
             image = read_image(path)
-            golden = self._golden(path)
+            beside = golden_beside(path)
+            golden = read_grey(beside) if beside else None
         except UsageError as error:
             raise FrameCorrupt(error.what, fix=error.fix) from error
         size = (image.shape[1], image.shape[0])
@@ -102,8 +100,3 @@ class FolderCamera:
         path = self._files[self._played % len(self._files)]
         self._played += 1
         return path
-
-    @staticmethod
-    def _golden(frame: Path) -> NDArray[np.uint8] | None:
-        golden = frame.with_name(f"{frame.stem}{_GOLDEN}.png")
-        return read_grey(golden) if golden.is_file() else None

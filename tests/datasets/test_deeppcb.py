@@ -112,7 +112,11 @@ BAD: dict[str, tuple[Callable[[Path], object], str, int]] = {
     "frame empty": (lambda r: (r / IMAGES / "00041001_test.jpg").write_bytes(b""), "is empty", 2),
     "frame is text": (lambda r: (r / IMAGES / "00041001_test.jpg").write_text("hello"), "is no PNG, JPEG", 2),
     "sizes differ": (lambda r: save_jpeg(r / IMAGES / "00041001_temp.jpg", 40), "golden 64x40", 2),
-    "split names nothing": (lambda r: (r / "test.txt").write_text(line("00041009")), "test.txt line 1: no frame", 3),
+    "split names one too many": (
+        lambda r: (r / "test.txt").write_text(line("00041000") + line("00041009")),
+        "test.txt line 2: no frame",
+        3,
+    ),
     "in both splits": (
         lambda r: [(r / name).write_text(line("00041001")) for name in ("trainval.txt", "test.txt")],
         "is in 'train' and in 'test'",
@@ -159,3 +163,11 @@ def test_class_names_are_those_of_the_generator() -> None:
     from datasets.synth.defects import PCB_CLASSES
 
     assert PCB_CLASSES == CLASSES
+
+
+def test_split_file_of_a_part_left_out_is_ignored(root: Path) -> None:
+    """A split file none of whose frames are on disk is no problem: that part was not copied."""
+    (root / "test.txt").write_text(line("99999001"))
+    survey = DeepPcbImporter().survey(root)
+    assert survey.problems == ()
+    assert {sample.split for sample in survey.samples} == {""}
