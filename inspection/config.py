@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from inspection.cameras.folder import FolderCameraConfig
 from inspection.cameras.simulated import SimulatedCameraConfig
@@ -24,6 +24,7 @@ CameraConfig = Annotated[FolderCameraConfig | SimulatedCameraConfig, Field(discr
 ControllerConfig = Annotated[ModbusTcpConfig | SimulatedControllerConfig, Field(discriminator="kind")]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 GOLDEN_WITH_FRAME = "with-frame"
+LEAST_SCORE = 0.02  # models answer with nothing below about 0.01: a lower limit would never be reached
 
 
 class _Section(BaseModel):
@@ -61,8 +62,8 @@ class RuleSection(_Section):
     """When a finding of one class makes the part NG or sends it to review."""
 
     defect_class: str = Field(min_length=1, description="a class of the model")
-    ng_score: float = Field(gt=0, le=0.95, description="score from which the part is NG")
-    review_score: float = Field(gt=0, le=0.95, description="score from which a person must look")
+    ng_score: float = Field(ge=LEAST_SCORE, le=0.95, description="score from which the part is NG")
+    review_score: float = Field(ge=LEAST_SCORE, le=0.95, description="score from which a person must look")
 
     @model_validator(mode="after")
     def _ordered(self) -> "RuleSection":
@@ -78,7 +79,7 @@ class RuleSection(_Section):
 class Recipe(_Section):
     """What one product needs: model, golden, rules, limits.  Names no device and no address."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1] = Field(default=1, description="version of this file's form")
     recipe_id: str = Field(pattern=NAME, max_length=24, description="the name a controller asks for")
     product: str = Field(min_length=1, description="what is inspected, for people")
     camera: str = Field(pattern=NAME, description="role of the camera that looks at the part")
@@ -88,17 +89,20 @@ class Recipe(_Section):
         description="golden template in the recipe folder, or with-frame: each frame of a replay brings its own",
     )  # fmt: skip
     deadline_ms: int = Field(default=2000, ge=10, le=60000, description="from trigger to verdict, milliseconds")
-    registration: RegistrationSection = RegistrationSection()
-    quality: QualitySection = QualitySection()
+    registration: RegistrationSection = Field(
+        default=RegistrationSection(), description="limits of the registration to the golden template"
+    )
+    quality: QualitySection = Field(default=QualitySection(), description="limits of the image-quality gate")
     rules: tuple[RuleSection, ...] = Field(min_length=1, description="one rule for each class of the model")
 
-    @model_validator(mode="after")
-    def _one_rule_a_class(self) -> "Recipe":
-        names = [rule.defect_class for rule in self.rules]
+    @field_validator("rules")
+    @classmethod
+    def _one_rule_a_class(cls, rules: tuple[RuleSection, ...]) -> tuple[RuleSection, ...]:
+        names = [rule.defect_class for rule in rules]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"rules: more than one rule for {', '.join(twice)}")
-        return self
+            raise ValueError(f"more than one rule for {', '.join(twice)}")
+        return rules
 
 
 class EvidenceSection(_Section):
@@ -113,15 +117,17 @@ class EvidenceSection(_Section):
 class StationConfig(_Section):
     """What one machine needs: cameras, controller, paths.  Names no threshold."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1] = Field(default=1, description="version of this file's form")
     station_id: str = Field(pattern=NAME, description="name of this station in every record")
     recipe: str = Field(min_length=1, description="folder of the sealed recipe")
     store: str = Field(min_length=1, description="SQLite file of the records")
     threads: int = Field(default=0, ge=0, le=256, description="CPU threads of the detector, 0 = all cores")
     provider: Provider = Field(default="onnxruntime", description="inference engine")
-    evidence: EvidenceSection
-    cameras: dict[Annotated[str, Field(pattern=NAME)], CameraConfig] = Field(min_length=1)
-    controller: ControllerConfig
+    evidence: EvidenceSection = Field(description="where pictures of inspected parts go")
+    cameras: dict[Annotated[str, Field(pattern=NAME)], CameraConfig] = Field(
+        min_length=1, description="one camera for each role that a recipe may name"
+    )
+    controller: ControllerConfig = Field(description="the line controller that triggers and is answered")
 
 
 Document = TypeVar("Document", bound=_Section)

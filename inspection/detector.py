@@ -109,6 +109,11 @@ class Detector:
             ) from error
         if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
             raise ModelError("the model answered with numbers that are not finite", fix="export the model again")
+        known = len(self.model.card.classes)
+        if np.any((labels[scores > 0] < 0) | (labels[scores > 0] >= known)):
+            raise ModelError(
+                f"the model answered with a class beyond the {known} of its card", fix="export the model again"
+            )
         return self._detections(boxes[0], scores[0], labels[0], tile=tile, floor=floor, shape=frame.shape)
 
     def _detections(
@@ -119,7 +124,7 @@ class Detector:
         classes = self.model.card.classes
         for index in np.flatnonzero(scores >= max(floor, 1e-6)):
             x1, y1, x2, y2 = (float(v) for v in boxes[index] + np.tile(tile.window[:2], 2))
-            if not (tile.core[0] <= (x1 + x2) / 2 < tile.core[2] and tile.core[1] <= (y1 + y2) / 2 < tile.core[3]):
+            if not _hears(tile, (x1 + x2) / 2, (y1 + y2) / 2):
                 continue
             box: Box = (max(0.0, x1), max(0.0, y1), min(float(width), x2), min(float(height), y2))
             if box[2] > box[0] and box[3] > box[1]:
@@ -128,7 +133,46 @@ class Detector:
 
 
 def _tiles(shape: tuple[int, ...], side: int) -> Iterator[Tile]:
-    return tiles(shape[1], shape[0], side=side, overlap=OVERLAP_PX)
+    return tiles(shape[1], shape[0], side=side, overlap=min(OVERLAP_PX, side // 2))
+
+
+def _hears(tile: Tile, x: float, y: float) -> bool:
+    left, top, right, bottom = tile.core
+    return left - SEAM_PX <= x < right + SEAM_PX and top - SEAM_PX <= y < bottom + SEAM_PX
+
+
+def _near_seam(detection: Detection, tile: Tile) -> bool:
+    x1, y1, x2, y2 = detection.region.xyxy_px
+    sides = zip(((x1 + x2) / 2, (y1 + y2) / 2) * 2, tile.core, strict=True)
+    return any(abs(centre - side) <= 2 * SEAM_PX for centre, side in sides)
+
+
+def _each_once(found: list[tuple[Detection, int]], grid: list[Tile]) -> tuple[Detection, ...]:
+    """The findings of all tiles (with the number of their tile), best first, without those that two tiles gave."""
+    found = sorted(found, key=lambda pair: -pair[0].score)
+    seams = [row for row, (detection, number) in enumerate(found) if _near_seam(detection, grid[number])]
+    names = sorted({detection.defect_class for detection, _ in found})
+    boxes = np.array([found[row][0].region.xyxy_px for row in seams], np.float64).reshape(-1, 4)
+    labels = np.array([names.index(found[row][0].defect_class) for row in seams], np.int64)
+    owners = np.array([found[row][1] for row in seams], np.int64)
+    again = {row for row, repeated in zip(seams, seen_again(boxes, labels, owners), strict=True) if repeated}
+    return tuple(detection for row, (detection, _) in enumerate(found) if row not in again)
+
+
+def _laid_golden(golden: Image, frame: Image, registration: Registration, tile: Tile, *, fine: bool) -> Image:
+    """The golden (H, W) as the frame shows it in the tile's window."""
+    laid = lay_over(golden, frame, registration.matrix, tile.window)
+    if not fine:
+        return laid
+    # The transform of a large frame was found at a fraction of its size: each tile is aligned once more.
+    x1, y1, x2, y2 = tile.window
+    matrix, fit = refine(frame[y1:y2, x1:x2], laid)
+    shift = np.abs(matrix - np.eye(2, 3))
+    if fit < _TILE_GOOD or shift[:, 2].max() > 24:
+        return laid
+    here = np.array([[1.0, 0, x1], [0, 1.0, y1]])
+    moved = compose(here, compose(matrix, compose(invert(here), registration.matrix)))
+    return lay_over(golden, frame, moved, tile.window)
 
 
 def _batch(part: Image) -> Image:

@@ -83,6 +83,11 @@ class GoldenTemplate:
     def __init__(self, image: Image) -> None:
         self.image = image
         self.scales = _scales(image.shape)
+        if round(min(image.shape) * self.scales[0]) < 1:
+            raise RegistrationError(
+                f"a golden template of {image.shape[1]}x{image.shape[0]} px is too narrow to be laid over a frame",
+                fix="take frame and golden from a less elongated region",
+            )
         self.levels = [_Level(_prepare(image, scale)) for scale in self.scales]
         self.small = _shrink(image, self.scales[-1])
 

@@ -31,6 +31,6 @@ def set_up(level: str = "INFO") -> None:
     root.propagate = False
 
 
-def event(name: str, *, level: int = logging.INFO, **fields: object) -> None:
-    """Log a fixed event word with its fields."""
-    logging.getLogger("lineside").log(level, name, extra={"fields": fields})
+def event(name: str, *, level: int = logging.INFO, error: BaseException | None = None, **fields: object) -> None:
+    """Log a fixed event word with its fields, and the traceback of ``error`` where one is given."""
+    logging.getLogger("lineside").log(level, name, exc_info=error, extra={"fields": fields})

@@ -55,7 +55,7 @@ def card_criteria(model: LoadedModel, threshold: float | None = None) -> Criteri
     """Judge by the model's own threshold (or a given one), every class alike."""
     limit = model.card.threshold if threshold is None else threshold
     rules = tuple(Rule(name, limit, limit) for name in model.card.classes)
-    return Criteria(QualityLimits(), rules, PREDICT_FLOOR)
+    return Criteria(QualityLimits(), rules, min(PREDICT_FLOOR, limit))
 
 
 def predict(model: LoadedModel, requests: Iterable[Request], criteria: Criteria) -> Iterator[Prediction]:
@@ -98,7 +98,7 @@ def requests_for(paths: Iterable[Path], golden: Path | None) -> list[Request]:
     for path in paths:
         if path.is_dir():
             files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-            files = [file for file in files if not is_golden(file) and file != golden]
+            files = [file for file in files if not is_golden(file) and not (golden and file.samefile(golden))]
             if not files:
                 raise UsageError(f"{path} holds no image", fix=f"known suffixes: {', '.join(IMAGE_SUFFIXES)}")
             found.extend(Request(file, golden or golden_beside(file)) for file in files)
@@ -109,4 +109,3 @@ def requests_for(paths: Iterable[Path], golden: Path | None) -> list[Request]:
     if not found:
         raise UsageError("no image was given", fix="name images or folders, or --data DATASET")
     return found
-

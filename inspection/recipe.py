@@ -15,7 +15,7 @@ from inspection.detector import Detector, Image
 from inspection.errors import ConfigError, FrameCorrupt
 from inspection.golden import GoldenTemplate
 from inspection.images import read_grey
-from inspection.inspect_frame import Criteria, Inspection, inspect_frame
+from inspection.inspect_frame import FLOOR, Criteria, Inspection, inspect_frame
 from inspection.model import LoadedModel, Provider, file_sha256, load_model
 
 LOCK = "recipe.lock"
@@ -39,7 +39,9 @@ class LoadedRecipe:
         self.model = model
         self.golden = golden
         self.sha256 = lock_sha256(folder)
-        self.criteria = Criteria(recipe.quality.limits(), tuple(section.rule() for section in recipe.rules))
+        rules = tuple(section.rule() for section in recipe.rules)
+        floor = min(FLOOR, *(rule.review_score for rule in rules))  # what a rule asks for must be kept
+        self.criteria = Criteria(recipe.quality.limits(), rules, floor)
         self.detector = None if model.card.golden_guided and golden is None else self.detector_for(golden)
 
     def detector_for(self, golden: GoldenTemplate | None) -> Detector:
@@ -47,8 +49,9 @@ class LoadedRecipe:
         return Detector(self.model, golden, self.recipe.registration.limits())
 
     def inspect(self, frame: Image, golden: Image | None = None) -> Inspection:
-        """Judge a frame by this recipe; ``golden`` only where the recipe says that frames bring their own."""
-        detector = self.detector if golden is None else self.detector_for(GoldenTemplate(golden))
+        """Judge a frame by this recipe; ``golden`` counts only where the recipe says that frames bring their own."""
+        brought = golden if self.recipe.golden == GOLDEN_WITH_FRAME else None
+        detector = self.detector if brought is None else self.detector_for(GoldenTemplate(brought))
         if detector is None:
             raise FrameCorrupt(
                 "the frame brings no golden template, and the recipe has none of its own",
@@ -81,9 +84,8 @@ def open_recipe(folder: Path, *, threads: int = 0, provider: Provider = "onnxrun
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(
-        path for path in folder.rglob("*") if path.is_file() and path.name != LOCK and path.suffix != ".partial"
-    )
+    own = (folder / LOCK, folder / (LOCK + ".partial"))
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path not in own)
 
 
 def seal(folder: Path) -> str:
@@ -131,8 +133,11 @@ def read_selftests(folder: Path) -> tuple[SelfTest, ...]:
     path = folder / "selftest" / "expected.json"
     if not path.is_file():
         return ()
-    rows = json.loads(path.read_text(encoding="utf-8"))
-    return tuple(SelfTest(folder / "selftest" / row["frame"], row["verdict"], tuple(row["classes"])) for row in rows)
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return tuple(SelfTest(path.parent / row["frame"], row["verdict"], tuple(row["classes"])) for row in rows)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is damaged ({error!r})", fix="restore the recipe folder from its source") from error
 
 
 def run_selftest(loaded: LoadedRecipe) -> int:

@@ -79,6 +79,7 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._claim: sqlite3.Connection | None = None
         if not path.parent.is_dir():
             raise StoreError(f"there is no folder {path.parent} for the record store", fix="create the folder")
         with self._named():
@@ -92,9 +93,30 @@ class Store:
             raise
 
     def close(self) -> None:
-        """Close the file; a second call does nothing."""
+        """Close the file and give up the claim; a second call does nothing."""
         with self._named():
             self._connection.close()
+            if self._claim is not None:
+                self._claim.close()
+
+    def claim(self) -> None:
+        """Keep every other station off this store until ``close`` or the end of the program, however it ends.
+
+        StoreError when another station has it: it would take a part in progress there for one that a crash left open.
+        Reviews and reports need no claim.
+        """
+        beside = self.path.with_name(self.path.name + ".station")
+        with self._named():
+            self._claim = sqlite3.connect(beside, timeout=0, isolation_level=None, check_same_thread=False)
+            try:
+                self._claim.execute("BEGIN EXCLUSIVE")
+            except sqlite3.OperationalError as error:
+                if getattr(error, "sqlite_errorname", "") != "SQLITE_BUSY":
+                    raise
+                raise StoreError(
+                    f"another station is running on the record store {self.path}",
+                    fix="stop that one, or name a store of its own in the config of each station",
+                ) from error
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -118,7 +140,7 @@ class Store:
             if row is None:
                 values = (trigger.trigger_id, text, utc_now().isoformat())
                 database.execute("INSERT INTO triggers VALUES (?, ?, ?)", values)
-            elif not _same_part(_trigger(row[0]), trigger):
+            elif not same_part(_trigger(row[0]), trigger):
                 raise StoreError(
                     f"trigger {trigger.trigger_id} was already accepted for another part",
                     fix="the controller must give every part a trigger id of its own",
@@ -266,5 +288,6 @@ def _trigger(text: str) -> Trigger:
     return Trigger(**{**fields, "at": datetime.fromisoformat(fields["at"])})
 
 
-def _same_part(one: Trigger, other: Trigger) -> bool:
+def same_part(one: Trigger, other: Trigger) -> bool:
+    """Whether two triggers name the same part: serial, lot and recipe."""
     return (one.serial, one.lot, one.recipe_id) == (other.serial, other.lot, other.recipe_id)

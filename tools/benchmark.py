@@ -60,7 +60,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         engines = _engines(args.model, args.threads, calibration, Path(folder))
         results = _run(engines, timed, templates, args.rounds)
-        print(f"{platform.processor() or platform.machine()}, {args.threads} threads, {len(timed)} pairs x {args.rounds}")
+        print(
+            f"{platform.processor() or platform.machine()}, {args.threads} threads, {len(timed)} pairs x {args.rounds}"
+        )
         _report(results)
         _report_ultralytics(timed, args.rounds)
     return 0
@@ -74,15 +76,15 @@ def _pairs(args: argparse.Namespace) -> tuple[list[tuple[Image, Image]], list[tu
         pairs = [(load_grey(sample.image), load_grey(sample.golden)) for sample in chosen if sample.golden]
     else:
         rng = np.random.default_rng(0)
-        made = [generate_pair(rng, None, defects=4, camera=CameraModel(shift_px=3, rotate_deg=0.2)) for _ in range(wanted)]
+        made = [
+            generate_pair(rng, None, defects=4, camera=CameraModel(shift_px=3, rotate_deg=0.2)) for _ in range(wanted)
+        ]
         pairs = [(pair.frame, pair.golden) for pair in made]
     cut = max(1, min(CALIBRATION_PAIRS, len(pairs) // 2))
     return pairs[cut:], pairs[:cut]
 
 
-def _engines(
-    path: Path, threads: int, calibration: list[tuple[Image, Image]], folder: Path
-) -> dict[str, LoadedModel]:
+def _engines(path: Path, threads: int, calibration: list[tuple[Image, Image]], folder: Path) -> dict[str, LoadedModel]:
     engines = {"onnxruntime fp32": load_model(path, threads=threads)}
     makers: dict[str, Callable[[], LoadedModel]] = {
         "onnxruntime int8": lambda: load_model(_int8(path, calibration, folder), threads=threads),
@@ -131,7 +133,11 @@ def _run(
 
 def _report(results: dict[str, Timings]) -> None:
     names = list(next(iter(results.values())).stages)
-    print(f"{'p50 / p99 ms':18s}" + "".join(f"{name:>16s}" for name in names) + f"{'pairs/s':>9s}{'x fp32':>8s}{'flips':>7s}")
+    print(
+        f"{'p50 / p99 ms':18s}"
+        + "".join(f"{name:>16s}" for name in names)
+        + f"{'pairs/s':>9s}{'x fp32':>8s}{'flips':>7s}"
+    )
     first = next(iter(results.values()))
     base = float(np.median(first.stages["total"]))
     for engine, timings in results.items():
@@ -160,7 +166,9 @@ def _report_ultralytics(pairs: list[tuple[Image, Image]], rounds: int) -> None:
             model.predict(colour, imgsz=640, device="cpu", verbose=False)
             if turn:
                 times.append(1000 * (time.perf_counter() - began))
-    print(f"ultralytics predict, YOLO11n 640, torch: {np.median(times):.1f} / {np.percentile(times, 99):.1f} ms (no golden)")
+    print(
+        f"ultralytics predict, YOLO11n 640, torch: {np.median(times):.1f} / {np.percentile(times, 99):.1f} ms (no golden)"
+    )
 
 
 if __name__ == "__main__":

@@ -46,7 +46,9 @@ def demo() -> int:
     print(f"station log     {OUT / 'station.log'}")
     print(f"done in {time.monotonic() - began:.0f} s")
     if line.returncode or wrong:
-        print(f"the line simulator ended with {line.returncode}, {wrong} verdicts differ from the truth", file=sys.stderr)
+        print(
+            f"the line simulator ended with {line.returncode}, {wrong} verdicts differ from the truth", file=sys.stderr
+        )
         print(line.stdout + line.stderr, file=sys.stderr)
         return 1
     return 0
@@ -86,7 +88,7 @@ def _free_port() -> int:
 def _write_config(port: int) -> Path:
     path = OUT / "station.toml"
     path.write_text(
-        f'''station_id = "demo-1"
+        f"""station_id = "demo-1"
 recipe = {json.dumps(str(RECIPE))}
 store = "records.sqlite"
 
@@ -102,7 +104,7 @@ folder = "frames"
 [controller]
 kind = "modbus_tcp"
 port = {port}
-''',
+""",
         encoding="utf-8",
     )
     return path

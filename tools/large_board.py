@@ -34,12 +34,14 @@ def draw(folder: Path, side: int, seed: int) -> None:
     for y in range(0, side, BLOCK):
         for x in range(0, side, BLOCK):
             block = frame[y : y + BLOCK, x : x + BLOCK]
-            made, defects = inject(read_artwork(block, dark_copper=True), rng, count=DEFECTS_A_BLOCK, style=DefectStyle())
+            made, defects = inject(
+                read_artwork(block, dark_copper=True), rng, count=DEFECTS_A_BLOCK, style=DefectStyle()
+            )
             frame[y : y + BLOCK, x : x + BLOCK] = made
             boxes += [[d.box_px[0] + x, d.box_px[1] + y, d.box_px[2] + x, d.box_px[3] + y] for d in defects]
     frame = np.roll(frame, (9, -6), (0, 1))  # the board lies a little off its golden
     np.save(folder / "frame.npy", frame)
-    np.save(folder / "truth.npy", np.array(boxes) + [-6, 9, -6, 9])
+    np.save(folder / "truth.npy", np.add(boxes, [-6, 9, -6, 9]))
 
 
 def found_share(truth: np.ndarray, found: np.ndarray) -> float:

@@ -31,9 +31,21 @@ def make(model: Path) -> int:
         frames = []
         for name, defects, seed in (("good", 0, 51), ("two-defects", 2, 52), ("four-defects", 4, 53)):
             frames.append(Path(scratch) / f"{name}.png")
-            write_png(frames[-1], generate_pair(np.random.default_rng(seed), board, defects=defects, camera=CAMERA).frame)
+            write_png(
+                frames[-1], generate_pair(np.random.default_rng(seed), board, defects=defects, camera=CAMERA).frame
+            )
         return lineside(
-            ["recipe", "new", str(FOLDER), "--model", str(model), "--golden", str(golden), "--selftest", *map(str, frames)]
+            [
+                "recipe",
+                "new",
+                str(FOLDER),
+                "--model",
+                str(model),
+                "--golden",
+                str(golden),
+                "--selftest",
+                *map(str, frames),
+            ]
         )
 
 

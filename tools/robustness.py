@@ -55,7 +55,9 @@ def disturb(frame: Image, how: Disturbance, rng: np.random.Generator) -> tuple[I
     return np.clip(moved * light, 0, 255).astype(np.uint8), matrix
 
 
-def moved_truth(sample: Sample, matrix: NDArray[np.float64], size: tuple[int, int]) -> tuple[list[list[float]], list[str]]:
+def moved_truth(
+    sample: Sample, matrix: NDArray[np.float64], size: tuple[int, int]
+) -> tuple[list[list[float]], list[str]]:
     """Boxes moved by the matrix and clipped to the frame; those whose centre left it are dropped."""
     boxes, names = [], []
     for label in sample.labels:
@@ -110,7 +112,9 @@ def beyond(model: LoadedModel, samples: list[Sample], seed: int) -> dict[str, di
                 matrix[:, 2] += rng.uniform(80, 200, 2) * rng.choice([-1, 1], 2)
             else:
                 golden = load_grey(samples[(number + len(samples) // 2) % len(samples)].golden or sample.image)
-            frame = np.asarray(cv2.warpAffine(frame, matrix, frame.shape[::-1], borderMode=cv2.BORDER_REPLICATE), np.uint8)
+            frame = np.asarray(
+                cv2.warpAffine(frame, matrix, frame.shape[::-1], borderMode=cv2.BORDER_REPLICATE), np.uint8
+            )
             tally[_judged(model, frame, golden).judgement.verdict.name] += 1
         counts[kind] = tally
     return counts
@@ -130,7 +134,9 @@ def main() -> int:
     still, still_errors = judge_all(model, chosen, Disturbance(0, 0, 0, 0), args.seed)
     moved, moved_errors = judge_all(model, chosen, LINE, args.seed)
     print(f"{len(chosen)} frames, mAP@0.33 as they are {100 * still:.2f} ({still_errors} ERROR)")
-    print(f"shift 24 px, 2 deg, 2 %, gradient 20 %: {100 * moved:.2f} ({moved_errors} ERROR), drop {100 * (still - moved):.2f}")
+    print(
+        f"shift 24 px, 2 deg, 2 %, gradient 20 %: {100 * moved:.2f} ({moved_errors} ERROR), drop {100 * (still - moved):.2f}"
+    )
     passed = 0
     for kind, tally in beyond(model, chosen[:100], args.seed).items():
         print(f"{kind}: " + ", ".join(f"{name} {count}" for name, count in tally.items()))

@@ -37,6 +37,7 @@ def add_train(verbs: Any) -> None:
     pcb.add_argument("--copper", default="dark", choices=("dark", "light"), help="how copper looks in the images")
     pcb.add_argument("--box-margin", type=float, default=11.0, metavar="PX", help="looseness of injected boxes")
     pcb.add_argument("--batch", type=int, default=16, help="crops a step")
+    pcb.add_argument("--learning-rate", type=float, default=3e-3, help="largest step of the optimiser")
     pcb.set_defaults(func=_train)
 
 
@@ -71,6 +72,7 @@ def _train(args: argparse.Namespace) -> int:
         copper=args.copper,
         box_margin_px=args.box_margin,
         batch=args.batch,
+        learning_rate=args.learning_rate,
         command=shlex.join(["lineside", *sys.argv[1:]]),
     )
     print(run_training(config))

@@ -11,7 +11,8 @@ from datasets.manifest import Dataset, open_dataset
 from datasets.sample import Sample, load_grey
 from datasets.synth.camera import CameraModel
 from datasets.synth.defects import PCB_CLASSES, DefectStyle
-from inspection.errors import UsageError
+from inspection.errors import RegistrationError, UsageError
+from inspection.golden import GoldenTemplate, RegistrationLimits, lay_over, register
 from inspection.images import IMAGE_SUFFIXES, is_golden
 from inspection.model import Metric, ModelCard, TrainedOn, file_sha256, load_model
 from training.augment import frame_photometry
@@ -70,7 +71,8 @@ def _sides(dataset: Dataset | None, hold_out: tuple[str, ...]) -> tuple[tuple[Sa
             fix="the PCB detector compares with a golden: import frames together with their goldens",
         )
     held = tuple(s for s in dataset.samples if s.group in hold_out or (not hold_out and s.split == "val"))
-    taught = tuple(s for s in dataset.samples if s not in set(held) and s.split not in ("test", "val"))
+    names = {s.name for s in held}
+    taught = tuple(s for s in dataset.samples if s.name not in names and s.split not in ("test", "val"))
     if not taught:
         raise UsageError(
             "no sample is left to learn from", fix="hold out fewer groups, or check the splits of the dataset"
@@ -86,8 +88,9 @@ def make_supply(config: TrainConfig, taught: tuple[Sample, ...]) -> Supply:
     if config.goldens is not None:
         goldens, shares = _read_goldens(config.goldens), (0.0, 0.85, 0.15)
     elif taught:
-        pairs = tuple(load_pair(sample, classes) for sample in taught)
-        goldens = tuple(pair.golden for pair in pairs)
+        loaded = tuple(load_pair(sample, classes) for sample in taught)
+        goldens = tuple(pair.golden for pair in loaded)
+        pairs = tuple(_registered(pair) for pair in loaded)
         shares = (0.0, 0.9, 0.1) if config.ignore_labels else (0.7, 0.25, 0.05)
     else:
         shares = (0.0, 0.0, 1.0)
@@ -106,6 +109,16 @@ def make_supply(config: TrainConfig, taught: tuple[Sample, ...]) -> Supply:
         config.crop_px,
         config.seed,
     )
+
+
+def _registered(pair: Pair) -> Pair:
+    """The pair with its golden laid over the frame, as the runtime will show it; unchanged where it does not fit."""
+    try:
+        matrix = register(pair.frame, GoldenTemplate(pair.golden), RegistrationLimits()).matrix
+    except RegistrationError:
+        return pair
+    window = (0, 0, pair.frame.shape[1], pair.frame.shape[0])
+    return replace(pair, golden=lay_over(pair.golden, pair.frame, matrix, window))
 
 
 def _read_goldens(folder: Path) -> tuple[Image, ...]:

@@ -91,7 +91,9 @@ def cluster(rng: np.random.Generator, length_px: float, angle: float) -> Patch:
     for _ in range(int(rng.integers(3, 12))):
         along = rng.uniform(-0.5, 0.5) * length_px
         centre = _HALF + _direction(angle) * along + rng.normal(0, min(2.5, 0.15 * length_px + 0.5), 2)
-        cv2.circle(canvas, (round(centre[0]), round(centre[1])), int(rng.integers(0, max(2, int(length_px / 6)))), 1, -1)
+        cv2.circle(
+            canvas, (round(centre[0]), round(centre[1])), int(rng.integers(0, max(2, int(length_px / 6)))), 1, -1
+        )
     return canvas.astype(bool)
 
 

@@ -29,9 +29,9 @@ class FolderCamera:
     """Gives one file of the folder for each trigger; its frames are marked as simulated.
 
     A trigger whose serial is a file's name (``S1.png``), or the start of one before an underscore (``S1_top.png``),
-    gets that file; all others get the next file in name order.  ``S1.golden.png`` is no frame but the golden
-    template of ``S1.png`` and goes out with it; so is ``S1_temp.jpg`` of ``S1_test.jpg``.  The list of files is read by ``open``; ``grab`` takes as long as
-    reading a file takes.
+    gets that file; all others get the next file in name order.  ``S1.golden.png`` is no frame but the golden template
+    of ``S1.png`` and goes out with it; so is ``S1_temp.jpg`` of ``S1_test.jpg``.  The list of files is read by
+    ``open``; ``grab`` takes as long as reading a file takes.
     """
 
     def __init__(self, config: FolderCameraConfig, *, camera_id: str) -> None:

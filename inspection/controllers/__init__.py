@@ -32,7 +32,11 @@ class Controller(Protocol):
     cannot (port taken); ``wait`` blocks for at most ``timeout_ms`` and returns the next trigger or None;
     ``set_classes`` names the defect classes of the recipe in force, in the order of its counts;
     ``answer`` publishes the result of a committed record and returns at once; ``set_state`` publishes the state, and
-    only in state READY are triggers accepted.
+    only in state READY are triggers accepted.  A trigger that was accepted before the state left READY is still returned
+    by ``wait`` and has to be answered.
+
+    A lost connection is the controller's own affair: it waits for the peer to come back.  ControllerError means that the
+    line cannot be served any more; the station then stops and its service starts it again.
 
     The same trigger presented again (after a reconnect, or a restart of the station) is returned by ``wait`` again
     with the same ``trigger_id``: the station looks it up and answers from the record.

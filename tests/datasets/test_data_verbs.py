@@ -1,5 +1,4 @@
 import argparse
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,6 @@ from inspection.errors import UsageError
 from inspection.images import read_grey, write_png
 
 Build, Gather = Callable[..., Sample], Callable[..., Dataset]
-SYNTH = all(importlib.util.find_spec(f"datasets.synth.{name}") for name in ("boards", "sheet"))
 
 
 def lineside(*words: object) -> int:
@@ -160,7 +158,6 @@ def test_synth_refuses_bad_numbers(tmp_path: Path) -> None:
         lineside("synth", "-o", tmp_path / "out", "--boards", 0)
 
 
-@pytest.mark.skipif(not SYNTH, reason="needs datasets.synth.boards and datasets.synth.sheet")
 def test_synth_from_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Generated boards are a dataset with goldens and boxes; the same seed gives the same version."""
     assert lineside("synth", "-o", tmp_path / "a", "--boards", 2, "--seed", 7) == 0
@@ -174,7 +171,6 @@ def test_synth_from_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert any(sample.labels for sample in dataset.samples)
 
 
-@pytest.mark.skipif(not SYNTH, reason="needs datasets.synth.boards and datasets.synth.sheet")
 def test_synth_from_goldens(tmp_path: Path) -> None:
     """Given goldens set size and group of the generated samples."""
     (tmp_path / "goldens").mkdir()
@@ -187,7 +183,6 @@ def test_synth_from_goldens(tmp_path: Path) -> None:
     assert {read_grey(sample.image).shape for sample in samples} == {(256, 320)}
 
 
-@pytest.mark.skipif(not SYNTH, reason="needs datasets.synth.boards and datasets.synth.sheet")
 def test_synth_without_a_golden_in_the_folder_is_refused(tmp_path: Path) -> None:
     """An empty folder of goldens is a mistake, not a reason to draw boards from nothing."""
     with pytest.raises(UsageError, match="no image"):

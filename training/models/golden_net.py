@@ -68,7 +68,8 @@ def decode(heat: Tensor, distance: Tensor, *, keep: int, floor: float = 0.01) ->
     descending order, labels (N, K) int64.  A cell is a candidate when it is the peak of its own class among its
     eight neighbours.  A candidate is suppressed (score 0) by a better one of its class at IoU > 0.45, or of any class
     at IoU > 0.8 (Fast NMS, Bolya et al. 2019: suppressed boxes suppress too, which keeps it free of loops).
-    Boxes may reach outside the tile; the runtime clips them to the frame.  Plain tensor operations only, so the same code runs in torch and inside the exported graph.
+    Boxes may reach outside the tile; the runtime clips them to the frame.
+    Plain tensor operations only, so the same code runs in torch and inside the exported graph.
     """
     batch, classes, rows, columns = heat.shape
     peaks = heat * (nn.functional.max_pool2d(heat, 3, 1, 1) == heat)

@@ -1,0 +1,39 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import settings
+from numpy.typing import NDArray
+
+from inspection.images import read_grey
+from inspection.model import LoadedModel, load_model
+
+Image = NDArray[np.uint8]
+settings.register_profile("lineside", deadline=None, derandomize=True)  # seeds are fixed, and no test measures time
+settings.load_profile("lineside")
+cv2.setNumThreads(1)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The top folder of the project."""
+    return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def demo_recipe(root: Path) -> Path:
+    """The folder of the sealed recipe that ships with the product; never written to."""
+    return root / "deploy" / "recipes" / "demo-pcb"
+
+
+@pytest.fixture(scope="session")
+def demo_model(demo_recipe: Path) -> LoadedModel:
+    """The model of the demo recipe, on one thread."""
+    return load_model(demo_recipe / "model.onnx", threads=1)
+
+
+@pytest.fixture(scope="session")
+def demo_golden(demo_recipe: Path) -> Image:
+    """The golden template of the demo recipe, (640, 640) uint8."""
+    return read_grey(demo_recipe / "golden.png")

@@ -1,0 +1,63 @@
+"""Writes deploy/configuration.md from the config models: `python -m tools.config_reference`."""
+
+import sys
+from pathlib import Path
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from inspection.cameras.folder import FolderCameraConfig
+from inspection.cameras.simulated import CameraFault, SimulatedCameraConfig
+from inspection.config import EvidenceSection, QualitySection, Recipe, RegistrationSection, RuleSection, StationConfig
+from inspection.controllers.modbus_tcp import ModbusTcpConfig
+from inspection.controllers.simulated import SimulatedControllerConfig
+
+PAGE = Path(__file__).resolve().parent.parent / "deploy" / "configuration.md"
+SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
+    ("recipe.toml", Recipe),
+    ("recipe.toml [registration]", RegistrationSection),
+    ("recipe.toml [quality]", QualitySection),
+    ("recipe.toml [[rules]]", RuleSection),
+    ("station.toml", StationConfig),
+    ("station.toml [evidence]", EvidenceSection),
+    ('station.toml [cameras.NAME], kind = "folder"', FolderCameraConfig),
+    ('station.toml [cameras.NAME], kind = "simulated"', SimulatedCameraConfig),
+    ("station.toml [[cameras.NAME.faults]]", CameraFault),
+    ('station.toml [controller], kind = "modbus_tcp"', ModbusTcpConfig),
+    ('station.toml [controller], kind = "simulated"', SimulatedControllerConfig),
+)
+INTRODUCTION = """# Configuration reference
+
+Written by `python -m tools.config_reference` from the models in `inspection/`; do not edit by hand.
+
+A **recipe** is what a product needs and never names a device; a **station config** is what a machine needs and never names
+a threshold. Unknown keys are refused; all mistakes are reported at once.
+"""
+
+
+def reference() -> str:
+    """The page as Markdown."""
+    parts = [INTRODUCTION]
+    for title, model in SECTIONS:
+        parts.append(f"\n## {title}\n\n| key | default | meaning |\n|---|---|---|\n")
+        for name, field in model.model_fields.items():
+            shown = field.default
+            default = "see below" if isinstance(shown, BaseModel) else f"`{shown!r}`"
+            default = "(required)" if shown is PydanticUndefined else default
+            limits = ", ".join(filter(None, map(_limit, field.metadata)))
+            text = (field.description or "a section of its own").rstrip(".")
+            parts.append(f"| `{name}` | {default} | {text}{f' ({limits})' if limits else ''} |\n")
+    return "".join(parts)
+
+
+def _limit(bound: object) -> str:
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "max_length": "at most this long:"}
+    return ", ".join(
+        f"{word} {getattr(bound, name)}" for name, word in words.items() if getattr(bound, name, None) is not None
+    )
+
+
+if __name__ == "__main__":
+    PAGE.write_text(reference(), encoding="utf-8")
+    print(PAGE)
+    sys.exit(0)
