@@ -127,7 +127,7 @@ class _Places:
         rows, columns = rng.integers(0, height, 400), rng.integers(0, width, 400)
         inside, outside = self.inside[rows, columns], self.outside[rows, columns]
         # Tracks and gaps of all widths break, but the narrow ones far more often than their share of the area.
-        reach = rng.choice([5, 9, 22], p=[0.5, 0.35, 0.15])
+        reach = rng.choice([5, 9, 22, 60], p=[0.47, 0.32, 0.14, 0.07])
         fits = {
             "open": (inside > 0) & (inside < reach),
             "short": (outside > 0) & (outside < reach),
@@ -183,7 +183,7 @@ def _try_defect(
         start = (start[0] + int(rng.integers(-2, 3)), start[1] + int(rng.integers(-2, 3)))
     elif rng.random() < 0.25:  # long shallow bites and spurs lie along the edge
         angle = places.across(*start, of_copper=removes)[0] + np.pi / 2 + rng.normal(0, 0.2)
-    patch = draw_shape(rng, min(88.0, max(4.0, length)), angle)
+    patch = draw_shape(rng, max(4.0, length), angle)
     origin = (start[0] - patch.shape[0] // 2, start[1] - patch.shape[1] // 2)
     if min(origin) < 3 or origin[0] + patch.shape[0] > copper.shape[0] - 3:
         return None
@@ -225,9 +225,12 @@ def _largest_group(change: Mask) -> Mask:
 
 
 def _parts(mask: Mask) -> int:
-    """How many connected pieces of at least 5 px the mask has (4-connected, so a corner touch does not join)."""
+    """How many connected pieces of at least 40 px the mask has (4-connected, so a corner touch does not join).
+
+    Crumbs left at the edge of a bite do not make it an open.
+    """
     count, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
-    return int(np.sum(stats[1:count, cv2.CC_STAT_AREA] >= 5))
+    return int(np.sum(stats[1:count, cv2.CC_STAT_AREA] >= 40))
 
 
 def classify_change(before: Mask, change: Mask, *, removes: bool) -> str | None:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Patch = NDArray[np.bool_]
-_HALF = 48  # patches are 2 * _HALF pixels wide before trimming
+_HALF = 72  # patches are 2 * _HALF pixels wide before trimming
 
 
 def _canvas() -> NDArray[np.uint8]:
