@@ -25,7 +25,8 @@ from inspection.types import Box
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 PCB_CLASSES = ("open", "short", "mousebite", "spur", "copper", "pin-hole")
-_AROUND = 10  # pixels of surroundings that decide the topology
+_AROUND = 14  # pixels of surroundings that decide the topology
+_PIECE_PX = 40  # a smaller piece is a crumb, unless it goes on outside the surroundings
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,16 +202,17 @@ def _change(
     copper: Mask, patch: Patch, origin: tuple[int, int], removes: bool, style: DefectStyle
 ) -> tuple[Mask, tuple[int, int], str] | None:
     """The pixels that flip, their origin and the class they make; None when too few, too many or not a defect."""
-    top, left = max(0, origin[0] - _AROUND), max(0, origin[1] - _AROUND)
-    before = copper[top : origin[0] + patch.shape[0] + _AROUND, left : origin[1] + patch.shape[1] + _AROUND]
-    shape = np.zeros_like(before)
-    row, column = origin[0] - top, origin[1] - left
-    shape[row : row + patch.shape[0], column : column + patch.shape[1]] = patch
-    change = shape & (before if removes else ~before)
-    change = _largest_group(change)
-    area = int(change.sum())
-    if not style.area_px[0] <= area <= style.area_px[1]:
+    under = copper[origin[0] : origin[0] + patch.shape[0], origin[1] : origin[1] + patch.shape[1]]
+    flips = _largest_group(patch & (under if removes else ~under))
+    if not style.area_px[0] <= int(flips.sum()) <= style.area_px[1]:
         return None
+    rows, columns = np.flatnonzero(flips.any(1)), np.flatnonzero(flips.any(0))
+    flips = flips[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    row, column = origin[0] + int(rows[0]), origin[1] + int(columns[0])
+    top, left = max(0, row - _AROUND), max(0, column - _AROUND)
+    before = copper[top : row + flips.shape[0] + _AROUND, left : column + flips.shape[1] + _AROUND]
+    change = np.zeros_like(before)
+    change[row - top : row - top + flips.shape[0], column - left : column - left + flips.shape[1]] = flips
     actual = classify_change(before, change, removes=removes)
     return None if actual is None else (change, (top, left), actual)
 
@@ -225,12 +227,17 @@ def _largest_group(change: Mask) -> Mask:
 
 
 def _parts(mask: Mask) -> int:
-    """How many connected pieces of at least 40 px the mask has (4-connected, so a corner touch does not join).
+    """How many connected pieces the mask has (4-connected, so a corner touch does not join).
 
-    Crumbs left at the edge of a bite do not make it an open.
+    Crumbs left at the edge of a bite do not make it an open: pieces below 40 px count only where they touch the
+    border, and so go on outside.
     """
-    count, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
-    return int(np.sum(stats[1:count, cv2.CC_STAT_AREA] >= 40))
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
+    leaving = np.zeros(count, bool)
+    for side in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
+        leaving[side] = True
+    area = stats[:, cv2.CC_STAT_AREA]
+    return int(np.sum((area[1:] >= _PIECE_PX) | (leaving[1:] & (area[1:] >= 5))))
 
 
 def classify_change(before: Mask, change: Mask, *, removes: bool) -> str | None:

@@ -32,8 +32,11 @@ def injected(golden: Image, seed: int, *, dark_copper: bool, count: int = 6) -> 
 
 
 def parts(mask: Mask) -> int:
-    stats = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)[2]
-    return int(np.sum(stats[1:, cv2.CC_STAT_AREA] >= 5))
+    """Pieces of at least 40 px, and smaller ones (5 px and more) that go on beyond the border."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
+    border = {int(label) for side in (labels[0], labels[-1], labels[:, 0], labels[:, -1]) for label in side} - {0}
+    areas = stats[:, cv2.CC_STAT_AREA]
+    return sum(bool(areas[label] >= (5 if label in border else 40)) for label in range(1, len(areas)))
 
 
 def solid(change: Mask) -> Mask:

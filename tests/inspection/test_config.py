@@ -1,0 +1,249 @@
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from pydantic import BaseModel
+
+from inspection.config import Recipe, StationConfig, load_recipe, load_station
+from inspection.errors import ConfigError
+
+RECIPE = """
+recipe_id = "board-a"
+product = "Board A"
+camera = "top"
+golden = "golden.png"
+
+[[rules]]
+defect_class = "open"
+ng_score = 0.5
+review_score = 0.25
+"""
+STATION = """
+station_id = "st1"
+recipe = "recipes/board-a"
+store = "records.sqlite"
+
+[evidence]
+folder = "evidence"
+
+[cameras.top]
+kind = "folder"
+folder = "frames"
+
+[controller]
+kind = "simulated"
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "file.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refusal(folder: Path, text: str, *, station: bool = False) -> str:
+    with pytest.raises(ConfigError) as refused:
+        (load_station if station else load_recipe)(written(folder, text))
+    assert refused.value.fix
+    return refused.value.what
+
+
+def models(kind: object) -> Iterator[type[BaseModel]]:
+    """A config model and every model below it."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield kind
+        for field in kind.model_fields.values():
+            yield from models(field.annotation)
+    for part in get_args(kind):
+        yield from models(part)
+
+
+def test_smallest_recipe_is_read(tmp_path: Path) -> None:
+    """What is not given has its default, and nothing that is given is changed."""
+    recipe = load_recipe(written(tmp_path, RECIPE))
+    assert recipe.recipe_id == "board-a"
+    assert recipe.model == "model.onnx"
+    assert (recipe.rules[0].rule().ng_score, recipe.rules[0].rule().review_score) == (0.5, 0.25)
+
+
+def test_sections_become_what_the_runtime_takes(tmp_path: Path) -> None:
+    """Every limit of the file reaches the registration and the gate."""
+    text = RECIPE + "[registration]\nmax_shift_px = 7\nmin_quality = 0.9\n[quality]\nmin_contrast = 3\n"
+    recipe = load_recipe(written(tmp_path, text))
+    assert (7, 0.9) == (recipe.registration.limits().max_shift_px, recipe.registration.limits().min_quality)
+    assert recipe.quality.limits().min_contrast == 3
+
+
+def test_paths_of_a_station_count_from_its_file(tmp_path: Path) -> None:
+    """A station can be started from any folder."""
+    text = STATION + '\n[cameras.side]\nkind = "simulated"\nimage = "golden.png"\n'
+    station = load_station(written(tmp_path, text))
+    assert str(tmp_path / "recipes/board-a") == station.recipe
+    assert str(tmp_path / "records.sqlite") == station.store
+    assert str(tmp_path / "evidence") == station.evidence.folder
+    assert str(tmp_path / "frames") == getattr(station.cameras["top"], "folder", "")
+    assert str(tmp_path / "golden.png") == getattr(station.cameras["side"], "image", "")
+
+
+def test_absolute_paths_stay(tmp_path: Path) -> None:
+    """A full path is taken as it is."""
+    assert load_station(written(tmp_path, STATION.replace("records.sqlite", "/data/r.db"))).store == "/data/r.db"
+
+
+def test_every_mistake_of_a_recipe_is_told_at_once(tmp_path: Path) -> None:
+    """One look at the message is enough to correct the file."""
+    text = """
+        recipe_id = "no spaces allowed"
+        camera = "top"
+        colour = "red"
+        deadline_ms = 0
+        [registration]
+        min_quality = 0.0
+        [quality]
+        min_sharpness = "sharp"
+        [[rules]]
+        defect_class = "open"
+        ng_score = 0.2
+        review_score = 0.5
+        [[rules]]
+        defect_class = "open"
+        ng_score = 1.5
+        limit = 3
+    """
+    what = refusal(tmp_path, text)
+    keys = (
+        "recipe_id", "product", "colour", "deadline_ms", "registration.min_quality", "quality.min_sharpness", "rules.0",
+        "rules.1.ng_score", "rules.1.review_score", "rules.1.limit",
+    )  # fmt: skip
+    assert all(f"{key}: " in what for key in keys)
+    assert f"has {len(keys)} mistakes" in what
+    assert str(tmp_path) in what
+
+
+def test_two_rules_for_a_class_are_told_beside_other_mistakes(tmp_path: Path) -> None:
+    """A second rule for a class is a mistake of its own."""
+    twice = RECIPE.replace("0.25", "0.3") + RECIPE[RECIPE.index("[[rules]]") :]
+    what = refusal(tmp_path, "colour = 1\n" + twice)
+    assert "more than one rule for open" in what
+    assert "colour: unknown key" in what
+
+
+def test_every_mistake_of_a_station_is_told_at_once(tmp_path: Path) -> None:
+    """Mistakes in cameras and controller are told together with those of the top."""
+    text = STATION.replace('folder = "frames"', 'loop = "perhaps"').replace('store = "records.sqlite"', "threads = -1")
+    what = refusal(tmp_path, text + "pace = 3\n", station=True)
+    for key in ("store", "threads", "cameras.top.folder.folder", "cameras.top.folder.loop", "controller.simulated.pace"):
+        assert f"{key}: " in what
+
+
+@pytest.mark.parametrize(
+    "line", ['colour = "red"', "[quality]\nmax_noise = 1", "[registration]\nmax_shift = 3", "[detector]\nfloor = 0.5"]
+)
+def test_unknown_key_is_refused(tmp_path: Path, line: str) -> None:
+    """A misspelt key is never ignored."""
+    key = re.sub(r"\[(\w+)\]\n", r"\1.", line).split(" ")[0]
+    assert f"{key if 'floor' not in key else 'detector'}: unknown key" in refusal(tmp_path, line + "\n" + RECIPE
+        if "[" not in line else RECIPE + line)  # fmt: skip
+
+
+def test_unknown_key_at_the_top_lists_the_known_ones(tmp_path: Path) -> None:
+    """The message helps to find the right spelling."""
+    assert "deadline_ms" in refusal(tmp_path, "dead_line = 1\n" + RECIPE)
+
+
+OFF = (
+    "ng_score = 0.96", "ng_score = 1.0", "ng_score = 2", "ng_score = nan", "ng_score = inf", "ng_score = 0.0",
+    "review_score = 0.0", "review_score = -1", "review_score = 0.001", "review_score = nan", "review_score = 0.6",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("line", OFF)
+def test_rule_that_would_never_reject_is_refused(tmp_path: Path, line: str) -> None:
+    """Limits that no score reaches, or that any noise reaches, switch the check off."""
+    key = line.split(" ")[0]
+    assert "rules" in refusal(tmp_path, re.sub(rf"{key} = .*", line, RECIPE))
+
+
+LIMITS_OFF = (
+    "[quality]\nmin_contrast = 0", "[quality]\nmin_sharpness = 0", "[quality]\nmin_brightness = 0",
+    "[quality]\nmax_brightness = 256", "[quality]\nmin_contrast = nan", "[quality]\nmin_sharpness = -inf",
+    "[registration]\nmin_quality = 0", "[registration]\nmin_quality = 0.2", "[registration]\nmin_coverage = 0.1",
+    "[registration]\nmax_shift_px = inf", "[registration]\nmax_shift_px = 1000", "[registration]\nmax_rotate_deg = 90",
+    "[registration]\nmax_scale = 1", "[registration]\nmin_quality = nan",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("lines", LIMITS_OFF)
+def test_limit_that_would_switch_a_check_off_is_refused(tmp_path: Path, lines: str) -> None:
+    """Limits at which no frame would ever be refused are out of range, and the allowed range is told."""
+    key = lines.split("\n")[1].split(" ")[0]
+    assert re.search(rf"\.{key}: input should be (greater|less|a finite)", refusal(tmp_path, RECIPE + lines))
+
+
+@pytest.mark.parametrize("text", ["", RECIPE[: RECIPE.index("[[rules]]")], RECIPE.replace("[[rules]]", "[rules]")])
+def test_recipe_without_rules_is_refused(tmp_path: Path, text: str) -> None:
+    """Without rules every part would be OK."""
+    assert "rules: " in refusal(tmp_path, text)
+
+
+@pytest.mark.parametrize("name", ["model", "golden", "recipe_id", "camera"])
+@pytest.mark.parametrize("value", ["../model.onnx", "/etc/passwd", "a/b", ".hidden", "a b"])
+def test_names_do_not_lead_out_of_the_folder(tmp_path: Path, name: str, value: str) -> None:
+    """What a recipe names lies in its own, sealed folder."""
+    text = re.sub(rf"^{name} = .*\n", "", RECIPE, flags=re.MULTILINE)
+    assert f"{name}: " in refusal(tmp_path, f'{name} = "{value}"\n{text}')
+
+
+@pytest.mark.parametrize("text", ["recipe_id = ", "\x00", "[a]\n[a]\n"])
+def test_broken_toml_is_named(tmp_path: Path, text: str) -> None:
+    """A file that is no TOML is refused with the place."""
+    assert "is not valid TOML" in refusal(tmp_path, text)
+
+
+def test_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    """A picture given as config is refused."""
+    (tmp_path / "a.toml").write_bytes(b"\x89PNG\xff\xfe")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load_recipe(tmp_path / "a.toml")
+
+
+@pytest.mark.parametrize("name", ["missing.toml", "."])
+def test_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
+    """A missing file and a folder are config errors with their path."""
+    with pytest.raises(ConfigError, match=re.escape(str(tmp_path))):
+        load_station(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", ["camera", "controller"])
+def test_unknown_kind_of_device_lists_the_known_ones(tmp_path: Path, kind: str) -> None:
+    """A misspelt device is refused before anything is opened."""
+    old = 'kind = "folder"' if kind == "camera" else 'kind = "simulated"'
+    what = refusal(tmp_path, STATION.replace(old, 'kind = "pigeon"'), station=True)
+    assert "pigeon" in what
+    assert "simulated" in what
+
+
+ALL_MODELS = sorted({model for top in (Recipe, StationConfig) for model in models(top)}, key=lambda model: model.__name__)
+
+
+@pytest.mark.parametrize("model", ALL_MODELS)
+def test_every_key_is_described(model: type[BaseModel]) -> None:
+    """The configuration reference can say of every key what it means; `kind` names the section itself."""
+    assert [] == [name for name, field in model.model_fields.items() if not field.description and name != "kind"]
+
+
+@pytest.mark.parametrize("model", ALL_MODELS)
+def test_every_section_is_frozen_and_refuses_unknown_keys(model: type[BaseModel]) -> None:
+    """No section can be changed after loading or swallow a misspelt key."""
+    assert model.model_config.get("frozen") is True
+    assert model.model_config.get("extra") == "forbid"
+
+
+def test_a_station_names_no_threshold_and_a_recipe_no_device() -> None:
+    """What a product needs and what a machine needs stay apart."""
+    ours, theirs = ({name for model in models(top) for name in model.model_fields} for top in (Recipe, StationConfig))
+    assert {"schema_version"} >= (ours & theirs) - {"camera", "recipe"}
+    assert not [name for name in theirs if "score" in name or "quality" in name or "threshold" in name]
+    assert not [name for name in ours if name in ("host", "port", "folder", "store", "serials")]
