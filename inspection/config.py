@@ -169,7 +169,11 @@ def _load(path: Path, kind: type[Document]) -> Document:
     try:
         return kind.model_validate(document)
     except ValidationError as error:
-        mistakes = [_mistake(entry["loc"], entry["msg"], entry["type"], kind) for entry in error.errors()]
+        entries = error.errors()
+        # Items that are wrong are not counted, so a list of them is called too short as well: that is no mistake.
+        wrong = {entry["loc"][:1] for entry in entries if len(entry["loc"]) > 1}
+        entries = [entry for entry in entries if entry["type"] != "too_short" or entry["loc"] not in wrong]
+        mistakes = [_mistake(entry["loc"], entry["msg"], entry["type"], kind) for entry in entries]
         count = f"{len(mistakes)} mistake" + ("s" if len(mistakes) > 1 else "")
         raise ConfigError(
             f"{path} has {count}: " + "; ".join(mistakes), fix="correct every key named above; nothing was started"

@@ -66,7 +66,11 @@ class _Level:
         self.steepest = np.stack([image.ravel() for image in steepest]).astype(np.float32)  # (4, H*W)
         hessian = (self.steepest @ self.steepest.T).astype(np.float64)
         # A board of parallel tracks has no anchor along them: damping keeps that direction where the search put it.
-        self.solve = np.linalg.inv(hessian + np.eye(4) * (0.01 * np.trace(hessian) / 4 + 1e-6))
+        # Scale and angle of a nearly bare board are held near 0 by a prior that weighs little beside any artwork.
+        weight = float(np.trace(hessian)) / 4 + 1e-6
+        self.prior = 0.003 * weight
+        damping = np.array([0.01 * weight, 0.01 * weight, self.prior, self.prior])
+        self.solve = np.linalg.inv(hessian + np.diag(damping))
 
     def step(self, parameters: NDArray[np.float64]) -> Matrix:
         """The 2x3 matrix of a parameter vector (shift x, shift y, scale, angle), about the centre of the level."""
@@ -126,13 +130,14 @@ def register(frame: Image, golden: GoldenTemplate, limits: RegistrationLimits) -
             f"the frame is {frame.shape[1]}x{frame.shape[0]} px, the golden {golden.image.shape[1]}x{golden.image.shape[0]} px",
             fix="take the golden with the camera and region of interest that the recipe uses",
         )
-    planes = [_prepare(frame, scale) for scale in golden.scales]
-    matrix = _start(planes, golden, limits)
     last = len(golden.levels) - 1
-    for index in range(min(1, last) + 1, last + 1):
+    plane = _prepare(frame, golden.scales[min(1, last)])
+    matrix = _start(frame, plane, golden, limits)
+    for index in range(2, last + 1):
         matrix = _rescale(matrix, golden.scales[index] / golden.scales[index - 1])
-        matrix = _align(planes[index], golden.levels[index], matrix, steps=4)
-    quality = _quality(planes[last], golden.levels[last], matrix)
+        plane = _prepare(frame, golden.scales[index])
+        matrix = _align(plane, golden.levels[index], matrix, steps=4)
+    quality = _quality(plane, golden.levels[last], matrix)
     if quality < _CLEAR_FIT:  # on a nearly bare board a defect outweighs the artwork in any correlation
         small = _shrink(frame, golden.scales[last])
         for motion in (matrix, np.eye(2, 3)):
@@ -162,28 +167,29 @@ def _rescale(matrix: Matrix, factor: float) -> Matrix:
     return np.hstack([linear, (factor * shift + offset - linear @ [offset, offset])[:, None]])
 
 
-def _start(planes: list[Plane], golden: GoldenTemplate, limits: RegistrationLimits) -> Matrix:
-    """The motion at the second level: straight if that fits, else the best of a search over angle and scale."""
+def _start(frame: Image, plane: Plane, golden: GoldenTemplate, limits: RegistrationLimits) -> Matrix:
+    """The motion at the second level (``plane``): straight if that fits, else the best of ever wider searches."""
     index = min(1, len(golden.levels) - 1)
     level, ratio = golden.levels[index], golden.scales[index] / golden.scales[0]
-    best = _align(planes[index], level, np.eye(2, 3), steps=6)
-    best_fit = _correlation(planes[index], level.plane, best)
+    best = _align(plane, level, np.eye(2, 3), steps=6)
+    best_fit = _correlation(plane, level.plane, best)
     if best_fit >= _GOOD_START:
         return best
-    reach = golden.scales[0] * limits.max_shift_px
-    shifted = _shift_search(planes[0], golden.levels[0].plane, np.eye(2, 3), reach)[1]
-    aligned = _align(planes[index], level, _rescale(shifted, ratio), steps=6)
-    fit = _correlation(planes[index], level.plane, aligned)
-    if fit > best_fit:
-        best, best_fit = aligned, fit
-    if best_fit >= _GOOD_START:
-        return best
-    for candidate in _search(planes[0], golden, limits):
-        aligned = _align(planes[index], level, _rescale(candidate, ratio), steps=12)
-        fit = _correlation(planes[index], level.plane, aligned)
-        if fit > best_fit:
-            best, best_fit = aligned, fit
+    coarse = _prepare(frame, golden.scales[0])
+    for candidates in (_shifts, _search):
+        for candidate in candidates(coarse, golden, limits):
+            aligned = _align(plane, level, _rescale(candidate, ratio), steps=12)
+            fit = _correlation(plane, level.plane, aligned)
+            if fit > best_fit:
+                best, best_fit = aligned, fit
+        if best_fit >= _GOOD_START:
+            break
     return best
+
+
+def _shifts(plane: Plane, golden: GoldenTemplate, limits: RegistrationLimits) -> list[Matrix]:
+    """The best shift at the coarsest level."""
+    return [_shift_search(plane, golden.levels[0].plane, np.eye(2, 3), golden.scales[0] * limits.max_shift_px)[1]]
 
 
 def _search(plane: Plane, golden: GoldenTemplate, limits: RegistrationLimits, *, keep: int = 4) -> list[Matrix]:
@@ -218,22 +224,23 @@ def _shift_search(plane: Plane, target: Plane, turn: Matrix, reach: float) -> tu
 
 def _align(plane: Plane, level: _Level, matrix: Matrix, *, steps: int) -> Matrix:
     """Inverse compositional Lucas-Kanade: refine a golden-to-frame motion at one level."""
-    height, width = level.plane.shape
     for _ in range(steps):
-        seen = cv2.warpAffine(
-            plane,
-            matrix,
-            (width, height),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
+        seen, valid = _overlap(plane, level.plane, matrix)
         # Clipped, so that a defect or a missing corner cannot pull the whole board.
-        error = np.clip(seen - level.plane, -1.5, 1.5)
-        parameters = level.solve @ (level.steepest @ error.ravel()).astype(np.float64)
+        error = np.clip(seen - level.plane, -1.5, 1.5) * valid
+        slope = (level.steepest @ error.ravel()).astype(np.float64)
+        slope[2:] += level.prior * level.reach * np.array(_scale_and_angle(matrix))
+        parameters = level.solve @ slope
         matrix = compose(matrix, invert(level.step(parameters)))
-        if float(np.abs(parameters).max()) < 0.01:
+        if float(np.abs(parameters).max()) < 0.02:
             break
     return matrix
+
+
+def _scale_and_angle(matrix: Matrix) -> tuple[float, float]:
+    """Change of scale (0 = none) and rotation (radians) of a 2x3 similarity."""
+    linear = matrix[:, :2]
+    return float(np.sqrt(abs(np.linalg.det(linear)))) - 1, float(np.arctan2(linear[1, 0], linear[0, 0]))
 
 
 def _overlap(plane: Plane, target: Plane, matrix: Matrix) -> tuple[Plane, NDArray[np.bool_]]:
@@ -296,9 +303,8 @@ def _coverage(matrix: Matrix, shape: tuple[int, ...]) -> float:
 
 
 def _judge_fit(found: Registration, limits: RegistrationLimits, shape: tuple[int, ...]) -> None:
-    linear = found.matrix[:, :2]
-    scale = float(np.sqrt(abs(np.linalg.det(linear)))) - 1
-    angle = float(np.degrees(np.arctan2(linear[1, 0], linear[0, 0])))
+    scale, angle = _scale_and_angle(found.matrix)
+    angle = float(np.degrees(angle))
     centre = np.array([[shape[1] / 2, shape[0] / 2]])
     shift = float(np.abs(apply(found.matrix, centre) - centre).max())
     seen = f"shift {shift:.1f} px, angle {angle:.2f} deg, scale {100 * scale:+.1f} %, quality {found.quality:.2f}"
@@ -344,12 +350,11 @@ def lay_over(golden: Image, frame: Image, matrix: Matrix, window: tuple[int, int
     if not source.size:
         return part.copy()
     local = compose(moved, np.array([[1.0, 0, left], [0, 1.0, top]]))
-    size = (x2 - x1, y2 - y1)
-    laid = cv2.warpAffine(source, local, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    if low.min() < 0 or high[0] > golden.shape[1] or high[1] > golden.shape[0]:
-        reach = cv2.warpAffine(np.full(source.shape[:2], 255, np.uint8), local, size, flags=cv2.INTER_LINEAR)
-        laid = np.where(reach < 250, part, laid)
-    return np.asarray(laid, dtype=np.uint8)
+    laid = part.copy()  # stays where the golden does not reach
+    cv2.warpAffine(
+        source, local, (x2 - x1, y2 - y1), dst=laid, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_TRANSPARENT
+    )
+    return laid
 
 
 def refine(frame: Image, golden_window: Image) -> tuple[Matrix, float]:
