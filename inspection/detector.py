@@ -68,9 +68,10 @@ class Detector:
 
     def warm_up(self, shape: tuple[int, int]) -> None:
         """Run once on an empty frame of (height, width): the first inference allocates, and is many times slower."""
-        blank = np.zeros(shape, np.uint8)
-        for tile in list(_tiles(shape, self.model.card.tile_px))[:1]:
-            self._infer(blank, blank if self.model.card.golden_guided else None, tile)
+        card = self.model.card
+        tile = next(_tiles(shape, card.tile_px))
+        blank = np.zeros(shape if card.channels == 1 else (*shape, 3), np.uint8)
+        self._infer(blank, blank[: tile.window[3], : tile.window[2]] if card.golden_guided else None, tile)
 
     def detect(self, image: Image, *, floor: float, clock: StageClock) -> tuple[Detection, ...]:
         """Findings with a score of at least ``floor`` on a frame (H, W) or (H, W, 3) uint8, best first.

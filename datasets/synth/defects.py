@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.synth.shapes import Patch, draw_shape
+from datasets.synth.shapes import Patch, arc, draw_shape
 from inspection.types import Box
 
 Image = NDArray[np.uint8]
@@ -174,8 +174,10 @@ def _try_defect(
     if start is None:
         return None
     removes = wanted in ("open", "mousebite", "pin-hole")
-    angle, length = rng.uniform(0, np.pi), _length(rng)
-    if wanted in ("open", "short"):
+    angle, length, shape = rng.uniform(0, np.pi), _length(rng), None
+    if wanted in ("open", "short") and max(places.inside[start], places.outside[start]) < 6 and rng.random() < 0.25:
+        length, shape = rng.uniform(14, 44), arc  # a hook from edge to edge cuts a corner off, or closes a gap
+    elif wanted in ("open", "short"):
         angle, width, start = places.across(*start, of_copper=removes)
         # A slanted stroke needs more length to get across, and hand-drawn ones overshoot.
         slant = rng.normal(0, 0.35)
@@ -184,7 +186,7 @@ def _try_defect(
         start = (start[0] + int(rng.integers(-2, 3)), start[1] + int(rng.integers(-2, 3)))
     elif rng.random() < 0.25:  # long shallow bites and spurs lie along the edge
         angle = places.across(*start, of_copper=removes)[0] + np.pi / 2 + rng.normal(0, 0.2)
-    patch = draw_shape(rng, max(4.0, length), angle)
+    patch = draw_shape(rng, max(4.0, length), angle, shape)
     origin = (start[0] - patch.shape[0] // 2, start[1] - patch.shape[1] // 2)
     if min(origin) < 3 or origin[0] + patch.shape[0] > copper.shape[0] - 3:
         return None

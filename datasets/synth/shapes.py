@@ -130,10 +130,10 @@ SHAPES: tuple[tuple[Shape, float], ...] = (
 )
 
 
-def draw_shape(rng: np.random.Generator, length_px: float, angle: float) -> Patch:
-    """A random outline about ``length_px`` long along ``angle`` (radians), trimmed to its pixels."""
+def draw_shape(rng: np.random.Generator, length_px: float, angle: float, shape: Shape | None = None) -> Patch:
+    """An outline about ``length_px`` long along ``angle`` (radians), trimmed to its pixels; a random one by default."""
     weights = np.array([weight for _, weight in SHAPES])
-    shape = SHAPES[int(rng.choice(len(SHAPES), p=weights / weights.sum()))][0]
+    shape = shape or SHAPES[int(rng.choice(len(SHAPES), p=weights / weights.sum()))][0]
     patch = shape(rng, min(length_px, 2 * _HALF - 8), angle)
     if rng.random() < 0.5:
         patch = _roughen(rng, patch)
