@@ -91,6 +91,8 @@ def draw_crop(supply: Supply, rng: np.random.Generator, photometry: Photometry, 
             injected.append((frame, golden, labels))
         else:
             injected[int(rng.integers(STOCK))] = (frame, golden, labels)
+    if rng.random() < 0.12:
+        golden = _blemished(golden, labels, supply, rng)
     (frame, golden), labels = turn((frame, golden), labels, int(rng.integers(8)))
     if rng.random() < 0.7:
         golden = nudge(golden, rng, 2.0, 0.4)
@@ -169,6 +171,20 @@ def _injected_crop(supply: Supply, rng: np.random.Generator, *, generated: bool)
     frame, _ = photograph(made, rng, supply.camera)
     defects = tuple(d for d in defects if is_visible(frame, golden, made, d))
     return frame, golden, _rows(defects, supply.classes)
+
+
+def _blemished(golden: Image, labels: Labels, supply: Supply, rng: np.random.Generator) -> Image:
+    """A golden with one small blemish of its own: the frame is right there, and nothing is to be reported.
+
+    Without it a speck on the golden would be a false call on every part.
+    """
+    artwork = read_artwork(golden, dark_copper=supply.dark_copper)
+    avoid = tuple(tuple(float(v) for v in row[:4]) for row in labels)
+    style = DefectStyle(area_px=(15, 160), box_margin_px=0.0)
+    made, defects = inject(artwork, rng, count=1, style=style, avoid=avoid)  # type: ignore[arg-type]
+    if any(defect.defect_class in ("open", "short") for defect in defects):
+        return golden  # a golden with a broken track is no speck: that difference must be reported
+    return made
 
 
 def _board_edge(frame: Image, golden: Image, labels: Labels, rng: np.random.Generator) -> Crop:
