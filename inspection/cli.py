@@ -19,7 +19,7 @@ from inspection.images import read_image, write_png
 from inspection.model import load_model
 from inspection.predict import Request, card_criteria, predict, requests_for
 
-EXTRA_OF_VERB = {"data": "lineside", "train": "lineside[train]", "evaluate": "lineside[train]"}
+EXTRA_OF_VERB = {"train": "train", "evaluate": "train"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     _add_other_verbs(verbs)
     try:
         args = parser.parse_args(arguments)
-        code = args.func(args)
+        code = _call(args)
         sys.stdout.flush()
     except InspectionError as error:
         print(error, file=sys.stderr)
@@ -42,7 +42,21 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         sys.stderr.close()
         return 0
-    return int(code)
+    return code
+
+
+def _call(args: argparse.Namespace) -> int:
+    """Run the verb; a package that an extra brings is asked for by the name of that extra."""
+    try:
+        return int(args.func(args))
+    except ModuleNotFoundError as error:
+        extra = EXTRA_OF_VERB.get(args.verb)
+        if extra is None:
+            raise
+        raise DriverMissing(
+            f"`lineside {args.verb}` needs the package {error.name!r}, which is not installed",
+            fix=f'pip install "lineside[{extra}]" (in a checkout: pip install -e ".[{extra}]")',
+        ) from error
 
 
 def _add_runtime_verbs(verbs: Any) -> None:
@@ -88,23 +102,7 @@ def _add_recipe(verbs: Any) -> None:
 def _add_other_verbs(verbs: Any) -> None:
     """Verbs of packages above this one, found by entry point so that the runtime need not import them."""
     for entry in sorted(entry_points(group="lineside.verbs"), key=lambda entry: entry.name):
-        try:
-            entry.load()(verbs)
-        except ModuleNotFoundError as error:
-            _add_missing(verbs, entry.name, str(error.name))
-
-
-def _add_missing(verbs: Any, name: str, package: str) -> None:
-    extra = EXTRA_OF_VERB.get(name, "lineside")
-    verb = verbs.add_parser(name, help=f'needs: pip install "{extra}"', add_help=False)
-    verb.add_argument("rest", nargs=argparse.REMAINDER)
-
-    def refuse(_: argparse.Namespace) -> int:
-        raise DriverMissing(
-            f"`lineside {name}` needs the package {package!r}, which is not installed", fix=f'pip install "{extra}"'
-        )
-
-    verb.set_defaults(func=refuse)
+        entry.load()(verbs)
 
 
 def _predict(args: argparse.Namespace) -> int:

@@ -1,0 +1,117 @@
+"""Nothing phones home: the whole loop runs where no outside address can be reached, and none is asked for."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# Notes every address that the process wants, also where the one who asks swallows the failure.
+PREAMBLE = '''
+import sys
+LOCAL = ("127.", "::1", "localhost", "/", "0.0.0.0")
+WATCHED = {"socket.connect", "socket.getaddrinfo", "socket.sendto", "socket.sendmsg", "socket.gethostbyname"}
+asked = []
+def watch(event, args):
+    if event in WATCHED:
+        place = args[0] if event in ("socket.getaddrinfo", "socket.gethostbyname") else args[1]
+        host = place[0] if isinstance(place, tuple) else place
+        text = host.decode() if isinstance(host, bytes) else str(host)
+        if text and host is not None and not text.startswith(LOCAL):
+            asked.append(f"{event} {text}")
+sys.addaudithook(watch)
+'''
+REPORT = '''
+print("asked for:", asked)
+sys.exit(7 if asked else 0)
+'''
+LOOP = '''
+import argparse, importlib, json, pathlib
+import numpy as np
+root, work = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
+for layer in ("inspection", "datasets", "training", "tools"):
+    for path in sorted((root / layer).rglob("*.py")):
+        if path.name != "__main__.py":
+            name = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+            importlib.import_module(name)
+
+from inspection.cli import main
+from inspection.config import load_station
+from inspection.station import Station
+from training.config import TrainConfig
+from training.run import run_training
+
+assert main(["data", "synth", "-o", str(work / "boards"), "--boards", "3"]) == 0
+assert main(["data", "check", str(work / "boards")]) == 0
+model = run_training(TrainConfig(out=work / "run", minutes=0.003, crop_px=128, batch=2, workers=0))
+assert main(["evaluate", str(model), str(work / "boards")]) == 0
+assert main(["predict", str(model), "--data", str(work / "boards"), "-o", str(work / "out.json")]) == 0
+assert len(json.loads((work / "out.json").read_text())) == 3
+
+recipe = root / "deploy" / "recipes" / "demo-pcb"
+(work / "station.toml").write_text(f"""
+station_id = "offline"
+recipe = {json.dumps(str(recipe))}
+store = "records.sqlite"
+[evidence]
+folder = "evidence"
+min_free_mb = 0
+[cameras.top]
+kind = "simulated"
+image = {json.dumps(str(recipe / "golden.png"))}
+[controller]
+kind = "simulated"
+parts = 2
+""")
+station = Station(load_station(work / "station.toml"))
+station.open()
+station.run(lambda: station.controller.finished)
+verdicts = [record.judgement.verdict.name for record in station.controller.answers]
+station.close()
+assert verdicts == ["OK", "OK"], verdicts
+'''
+
+
+def isolated() -> list[str]:
+    """The command that takes the network away, where this user may."""
+    unshare = shutil.which("unshare")
+    if unshare and subprocess.run([unshare, "-n", "true"], capture_output=True, check=False).returncode == 0:
+        return [unshare, "-n"]
+    return []
+
+
+def run(root: Path, body: str, *arguments: Path) -> "subprocess.CompletedProcess[str]":
+    program = PREAMBLE + body + REPORT
+    command = [*isolated(), sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+
+
+def test_whole_loop_needs_no_network(root: Path, tmp_path: Path) -> None:
+    """Import, data, training, export, evaluation, prediction and a station ask for no address but this machine."""
+    pytest.importorskip("torch", reason='needs torch: pip install "lineside[train]"')
+    answer = run(root, LOOP, root, tmp_path)
+    assert answer.returncode == 0, answer.stdout[-2000:] + answer.stderr[-4000:]
+    assert "asked for: []" in answer.stdout
+
+
+ATTEMPTS = {
+    "a connection": "socket.create_connection(('192.0.2.1', 80), timeout=0.1)",
+    "a name": "socket.getaddrinfo('example.invalid', 80)",
+    "a datagram": "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('192.0.2.1', 9))",
+    "a page": "__import__('urllib.request').request.urlopen('http://192.0.2.1/', timeout=0.1)",
+}
+
+
+@pytest.mark.parametrize("attempt", ATTEMPTS.values(), ids=ATTEMPTS.keys())
+def test_attempt_that_is_swallowed_is_noticed(root: Path, attempt: str) -> None:
+    """The test above would see a library that asks for an address and hides that it failed."""
+    answer = run(root, f"import socket\ntry: {attempt}\nexcept OSError: pass\n")
+    assert answer.returncode == 7
+    assert "192.0.2.1" in answer.stdout or "example.invalid" in answer.stdout
+
+
+def test_this_machine_may_be_asked(root: Path) -> None:
+    """Loopback is no network."""
+    answer = run(root, "import socket\ntry: socket.create_connection(('127.0.0.1', 9), 0.1)\nexcept OSError: pass\n")
+    assert answer.returncode == 0
