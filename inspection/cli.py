@@ -189,16 +189,23 @@ def _recipe_new(args: argparse.Namespace) -> int:
     model = load_model(args.model)
     if model.card.golden_guided and args.golden is None:
         raise UsageError(f"model {model.card.name!r} compares with a golden template", fix="give --golden FILE")
-    (args.folder / "selftest").mkdir(parents=True)
-    shutil.copyfile(args.model, args.folder / "model.onnx")
-    if args.golden is not None:
-        write_png(args.folder / "golden.png", read_image(args.golden))
-    frames = [args.folder / "selftest" / f"{path.stem}.png" for path in args.selftest]
-    for source, frame in zip(args.selftest, frames, strict=True):
-        write_png(frame, read_image(source))
-    (args.folder / "recipe.toml").write_text(_recipe_text(args, model.card), encoding="utf-8")
-    write_selftests(open_recipe(args.folder), frames)
-    print(f"{args.folder}: sealed {seal(args.folder)}")
+    partial = args.folder.with_name(args.folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / "selftest").mkdir(parents=True)
+    try:
+        shutil.copyfile(args.model, partial / "model.onnx")
+        if args.golden is not None:
+            write_png(partial / "golden.png", read_image(args.golden))
+        frames = [partial / "selftest" / f"{path.stem}.png" for path in args.selftest]
+        for source, frame in zip(args.selftest, frames, strict=True):
+            write_png(frame, read_image(source))
+        (partial / "recipe.toml").write_text(_recipe_text(args, model.card), encoding="utf-8")
+        write_selftests(open_recipe(partial), frames)
+        sealed = seal(partial)
+        partial.rename(args.folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    print(f"{args.folder}: sealed {sealed}")
     return 0
 
 
