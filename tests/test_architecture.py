@@ -54,7 +54,9 @@ def short(path: Path) -> str:
 
 def test_sources_are_found() -> None:
     """The tests below look at something."""
-    assert {"inspection/station.py", "datasets/manifest.py", "training/train.py", "tools/demo.py"} <= set(map(short, FILES))
+    assert {"inspection/station.py", "datasets/manifest.py", "training/train.py", "tools/demo.py"} <= set(
+        map(short, FILES)
+    )
 
 
 @pytest.mark.parametrize("path", FILES, ids=short)
@@ -110,7 +112,9 @@ def test_importing_the_whole_runtime_loads_nothing_foreign() -> None:
 
 def test_help_of_the_command_loads_no_torch() -> None:
     """Looking up a verb takes a moment, not the seconds that torch needs."""
-    program = "import sys\nfrom inspection.cli import main\ntry: main(['--help'])\nexcept SystemExit: print(*sys.modules)"
+    program = (
+        "import sys\nfrom inspection.cli import main\ntry: main(['--help'])\nexcept SystemExit: print(*sys.modules)"
+    )
     answer = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert {"torch", "matplotlib", "albumentations", "scipy"}.isdisjoint(answer.stdout.split())
 

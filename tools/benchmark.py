@@ -2,8 +2,8 @@
 
     python -m tools.benchmark MODEL [--data DATASET | --boards N] [--pairs N] [--rounds N] [--large PX]
 
-Frames lie in memory; what is timed is the path a station takes from frame to verdict.  The engines take turns frame by
-frame, so that a busy machine slows them alike.  INT8 is made here from MODEL and calibrated on frames that are not
+Frames lie in memory; what is timed is the path a station takes from frame to verdict.  The engines take turns round by
+round, so that a busy machine slows them alike.  INT8 is made here from MODEL and calibrated on frames that are not
 timed.  Ultralytics' own predict of an n-size model joins in when that package is installed.
 """
 
@@ -118,8 +118,8 @@ def _run(
     results = {name: Timings() for name in engines}
     limits = RegistrationLimits()
     for turn in range(rounds + 1):
-        for (frame, _), template in zip(pairs, templates, strict=True):
-            for name, model in engines.items():
+        for name, model in engines.items():
+            for (frame, _), template in zip(pairs, templates, strict=True):
                 detector, criteria = Detector(model, template, limits), card_criteria(model)
                 began = time.perf_counter()
                 seen = inspect_frame(frame, detector, criteria)

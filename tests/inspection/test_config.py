@@ -134,7 +134,13 @@ def test_every_mistake_of_a_station_is_told_at_once(tmp_path: Path) -> None:
     """Mistakes in cameras and controller are told together with those of the top."""
     text = STATION.replace('folder = "frames"', 'loop = "perhaps"').replace('store = "records.sqlite"', "threads = -1")
     what = refusal(tmp_path, text + "pace = 3\n", station=True)
-    for key in ("store", "threads", "cameras.top.folder.folder", "cameras.top.folder.loop", "controller.simulated.pace"):
+    for key in (
+        "store",
+        "threads",
+        "cameras.top.folder.folder",
+        "cameras.top.folder.loop",
+        "controller.simulated.pace",
+    ):
         assert f"{key}: " in what
 
 
@@ -225,7 +231,9 @@ def test_unknown_kind_of_device_lists_the_known_ones(tmp_path: Path, kind: str) 
     assert "simulated" in what
 
 
-ALL_MODELS = sorted({model for top in (Recipe, StationConfig) for model in models(top)}, key=lambda model: model.__name__)
+ALL_MODELS = sorted(
+    {model for top in (Recipe, StationConfig) for model in models(top)}, key=lambda model: model.__name__
+)
 
 
 @pytest.mark.parametrize("model", ALL_MODELS)

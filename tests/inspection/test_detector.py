@@ -148,7 +148,9 @@ def test_colour_frame_is_judged_by_its_luma(demo_model: LoadedModel, demo_golden
 def test_findings_come_best_first_and_above_the_floor(demo_model: LoadedModel, demo_golden: np.ndarray) -> None:
     """The floor is the least score listed; a lower floor only adds findings."""
     frame, golden = spoil(demo_golden, somewhere(640, 640)), GoldenTemplate(demo_golden)
-    lists = [Detector(demo_model, golden, LIMITS).detect(frame, floor=floor, clock=StageClock()) for floor in (0.5, 0.02)]
+    lists = [
+        Detector(demo_model, golden, LIMITS).detect(frame, floor=floor, clock=StageClock()) for floor in (0.5, 0.02)
+    ]
     scores = [found.score for found in lists[1]]
     assert sorted(scores, reverse=True) == scores
     assert lists[0] == tuple(found for found in lists[1] if found.score >= 0.5)
@@ -188,9 +190,7 @@ def test_golden_guided_model_in_colour_is_refused(demo_model: LoadedModel, demo_
     """What the runtime cannot do is said when the detector is built, not at the first part."""
     card = demo_model.card.model_copy(update={"channels": 3})
     with pytest.raises(ModelError, match="compares colour frames"):
-        Detector(
-            LoadedModel(demo_model.path, card, "", demo_model.session), GoldenTemplate(demo_golden), LIMITS
-        )
+        Detector(LoadedModel(demo_model.path, card, "", demo_model.session), GoldenTemplate(demo_golden), LIMITS)
 
 
 def test_frame_that_cannot_be_registered_has_no_findings_but_an_error(
@@ -206,8 +206,14 @@ def test_frame_that_cannot_be_registered_has_no_findings_but_an_error(
     [
         (np.zeros((640, 640), np.uint8), "quality.brightness"),
         (np.full((640, 640), 128, np.uint8), "quality.contrast"),
-        (np.kron(np.random.default_rng(3).integers(0, 2, (40, 40)) * 255, np.ones((16, 16))).astype(np.uint8), "golden."),
-        (np.kron(np.random.default_rng(3).integers(0, 2, (40, 20)) * 255, np.ones((16, 16))).astype(np.uint8), "golden."),
+        (
+            np.kron(np.random.default_rng(3).integers(0, 2, (40, 40)) * 255, np.ones((16, 16))).astype(np.uint8),
+            "golden.",
+        ),
+        (
+            np.kron(np.random.default_rng(3).integers(0, 2, (40, 20)) * 255, np.ones((16, 16))).astype(np.uint8),
+            "golden.",
+        ),
     ],
     ids=["dark", "uniform", "another board", "another size"],
 )

@@ -46,7 +46,9 @@ def seen(golden: np.ndarray, matrix: np.ndarray, *, gradient: float = 0.0, borde
 def misfit(golden: np.ndarray, found: Registration, true: np.ndarray) -> float:
     """Worst error at the corners (pixels); along an unanchored direction of parallel tracks it does not count."""
     apart = apply(found.matrix, CORNERS) - apply(true, CORNERS)
-    slopes = [cv2.Sobel(cv2.GaussianBlur(golden, (0, 0), 2), cv2.CV_64F, *axis)[8:-8, 8:-8] for axis in ((1, 0), (0, 1))]
+    slopes = [
+        cv2.Sobel(cv2.GaussianBlur(golden, (0, 0), 2), cv2.CV_64F, *axis)[8:-8, 8:-8] for axis in ((1, 0), (0, 1))
+    ]
     tensor = np.array([[np.sum(one * other) for one in slopes] for other in slopes])
     values, vectors = np.linalg.eigh(tensor)
     if values[0] < 0.02 * values[1]:

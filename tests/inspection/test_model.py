@@ -39,7 +39,8 @@ def build(tmp_path: Path) -> Build:
             "labels": np.array([[label]], np.int64),
         }
         nodes = [
-            helper.make_node("Constant", [], [name], value=onnx.numpy_helper.from_array(values[name])) for name in outputs
+            helper.make_node("Constant", [], [name], value=onnx.numpy_helper.from_array(values[name]))
+            for name in outputs
         ]
         ends = [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(values[name].dtype), values[name].shape)
                 for name in outputs]  # fmt: skip

@@ -51,9 +51,7 @@ def one(demo_model: LoadedModel, image: Path, golden: Path | None) -> dict:
     return made.as_json()
 
 
-def test_folder_gives_one_object_an_image(
-    capsys: pytest.CaptureFixture[str], demo_recipe: Path, folder: Path
-) -> None:
+def test_folder_gives_one_object_an_image(capsys: pytest.CaptureFixture[str], demo_recipe: Path, folder: Path) -> None:
     """Goldens beside frames are used and not judged; rows come in name order."""
     rows = rows_of(capsys, demo_recipe, folder)
     assert [("a_test.png", "OK"), ("b_test.png", "NG")] == [(row["image"], row["verdict"]) for row in rows]
@@ -73,7 +71,9 @@ def test_format_is_exactly_the_fixed_one(capsys: pytest.CaptureFixture[str], dem
         assert 0 < found["score"] <= 1
 
 
-def test_score_is_that_of_the_surest_finding(capsys: pytest.CaptureFixture[str], demo_recipe: Path, folder: Path) -> None:
+def test_score_is_that_of_the_surest_finding(
+    capsys: pytest.CaptureFixture[str], demo_recipe: Path, folder: Path
+) -> None:
     """The score is of being NG; findings come best first, far below the threshold too."""
     row = rows_of(capsys, demo_recipe, folder)[1]
     scores = [found["score"] for found in row["detections"]]
@@ -125,7 +125,9 @@ def test_files_and_folders_mix(capsys: pytest.CaptureFixture[str], demo_recipe: 
     assert ["four-defects.png", "a_test.png", "b_test.png"] == [row["image"] for row in rows]
 
 
-def test_golden_named_beside_a_frame_is_found(demo_model: LoadedModel, demo_recipe: Path, bad: Path, tmp_path: Path) -> None:
+def test_golden_named_beside_a_frame_is_found(
+    demo_model: LoadedModel, demo_recipe: Path, bad: Path, tmp_path: Path
+) -> None:
     """NAME.golden.png beside NAME.png is the other way to bring a golden along."""
     shutil.copyfile(bad, tmp_path / "S1.png")
     shutil.copyfile(demo_recipe / "golden.png", tmp_path / "S1.golden.png")

@@ -61,7 +61,9 @@ def test_missing_file_is_named(recipe: Path, name: str) -> None:
     assert f"{name} is missing" in refusal(recipe)
 
 
-@pytest.mark.parametrize("name", ["notes.txt", ".hidden", "model.partial", "selftest/recipe.lock", "selftest/x/deep.png"])
+@pytest.mark.parametrize(
+    "name", ["notes.txt", ".hidden", "model.partial", "selftest/recipe.lock", "selftest/x/deep.png"]
+)
 def test_added_file_is_named(recipe: Path, name: str) -> None:
     """A file that came is named, however it is called and wherever it lies."""
     (recipe / name).parent.mkdir(exist_ok=True)
@@ -178,7 +180,7 @@ def test_selftest_that_cannot_be_judged_is_refused(recipe: Path) -> None:
     """A self-test frame of another board is an ERROR, which is not the sealed verdict."""
     blank = np.full((640, 640), 128, np.uint8)
     write_png(recipe / "selftest" / "good.png", blank)
-    with pytest.raises(ConfigError, match="expected OK .* got ERROR"):
+    with pytest.raises(ConfigError, match=r"expected OK .* got ERROR"):
         run_selftest(open_recipe(recipe))
 
 
