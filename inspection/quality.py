@@ -14,7 +14,7 @@ class QualityLimits:
     """Least contrast (standard deviation, grey levels), least sharpness, brightness range (mean grey level).
 
     Sharpness is the steepest slope on the frame (grey difference across three pixels after a 3x3 mean; the 30th largest,
-    so that dead pixels do not count), which falls with focus and does not depend on how much artwork the frame shows.
+    so that a dead pixel does not count), which falls with focus and does not depend on how much artwork the frame shows.
     """
 
     min_contrast: float = 1.0

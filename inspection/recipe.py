@@ -48,6 +48,11 @@ class LoadedRecipe:
         """A detector that compares with ``golden``."""
         return Detector(self.model, golden, self.recipe.registration.limits())
 
+    def warm_up(self) -> None:
+        """Run the model once: the first inference allocates, and must not be the first part's."""
+        if self.detector is not None and self.golden is not None:
+            self.detector.warm_up((self.golden.image.shape[0], self.golden.image.shape[1]))
+
     def inspect(self, frame: Image, golden: Image | None = None) -> Inspection:
         """Judge a frame by this recipe; ``golden`` counts only where the recipe says that frames bring their own."""
         brought = golden if self.recipe.golden == GOLDEN_WITH_FRAME else None

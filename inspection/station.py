@@ -62,6 +62,7 @@ class Station:
         self.camera.open()
         self.controller.set_classes(self.recipe.model.card.classes)
         self.controller.open()
+        self.recipe.warm_up()
         tests = run_selftest(self.recipe)
         self.controller.set_state(StationState.READY)
         event("station.ready", recipe=self.recipe.recipe.recipe_id, selftests=tests, records=self.store.count())

@@ -1,3 +1,7 @@
+"""What all tests share: the demo recipe, seeds, and refusing skips where everything must be installed."""
+
+import os
+from collections.abc import Generator
 from pathlib import Path
 
 import cv2
@@ -13,6 +17,22 @@ Image = NDArray[np.uint8]
 settings.register_profile("lineside", deadline=None, derandomize=True)  # seeds are fixed, and no test measures time
 settings.load_profile("lineside")
 cv2.setNumThreads(1)
+
+
+# Reasons for a skip that no installation removes.
+ALLOWED_SKIPS = ("root may write anywhere", "needs the right to mount")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With LINESIDE_REFUSE_SKIPS=1 (CI) a test that is skipped for want of its counterpart fails."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("LINESIDE_REFUSE_SKIPS") == "1":
+        reason = str(report.longrepr[-1]) if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not any(allowed in reason for allowed in ALLOWED_SKIPS):
+            report.outcome = "failed"
+            report.longrepr = f"skipped, and skips are refused here: {reason}"
+    return report
 
 
 @pytest.fixture(scope="session")

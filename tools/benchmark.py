@@ -13,9 +13,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -64,6 +66,7 @@ def main() -> int:
             f"{platform.processor() or platform.machine()}, {args.threads} threads, {len(timed)} pairs x {args.rounds}"
         )
         _report(results)
+        _report_throughput(args, calibration, Path(folder), timed, templates)
         _report_ultralytics(timed, args.rounds)
     return 0
 
@@ -148,6 +151,34 @@ def _report(results: dict[str, Timings]) -> None:
             f"{engine:18s}" + "".join(f"{cell:>16s}" for cell in cells)
             + f"{1000 / median:9.1f}{base / median:8.2f}{flips:7d}"
         )  # fmt: skip
+
+
+def _report_throughput(
+    args: argparse.Namespace,
+    calibration: list[tuple[Image, Image]],
+    folder: Path,
+    pairs: list[tuple[Image, Image]],
+    templates: list[GoldenTemplate],
+) -> None:
+    """Pairs a second when each core judges frames of its own (one engine thread a worker), as two cameras would."""
+    cv2.setNumThreads(1)
+    workers = [_engines(args.model, 1, calibration, folder) for _ in range(args.threads)]
+    limits = RegistrationLimits()
+
+    def work(model: LoadedModel, number: int) -> None:
+        criteria = card_criteria(model)
+        for _ in range(args.rounds):
+            for (frame, _golden), template in list(zip(pairs, templates, strict=True))[number :: args.threads]:
+                inspect_frame(frame, Detector(model, template, limits), criteria)
+
+    print(f"throughput, {args.threads} workers of one thread each:")
+    for name in workers[0]:
+        with ThreadPoolExecutor(args.threads) as pool:
+            began = time.perf_counter()
+            for done in [pool.submit(work, models[name], number) for number, models in enumerate(workers)]:
+                done.result()
+            seconds = time.perf_counter() - began
+        print(f"{name:18s}{args.rounds * len(pairs) / seconds:9.1f} pairs/s")
 
 
 def _report_ultralytics(pairs: list[tuple[Image, Image]], rounds: int) -> None:

@@ -24,7 +24,7 @@ def add_train(verbs: Any) -> None:
     pcb.add_argument("-o", "--output", type=Path, required=True, metavar="RUN", help="folder of the run")
     length = pcb.add_mutually_exclusive_group()
     length.add_argument("--minutes", type=float, help="training time (default: 30)")
-    length.add_argument("--epochs", type=int, help="passes of 4,000 crops")
+    length.add_argument("--epochs", type=float, help="passes of 4,000 crops")
     pcb.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     pcb.add_argument("--seed", type=int, default=1)
     pcb.add_argument(

@@ -18,7 +18,7 @@ class TrainConfig:
     data: Path | None = None
     goldens: Path | None = None
     minutes: float | None = None
-    epochs: int | None = None
+    epochs: float | None = None
     device: str = "cpu"
     seed: int = 1
     hold_out: tuple[str, ...] = ()

@@ -69,7 +69,7 @@ def average_precision(images: Sequence[Scored], label: int, iou: float) -> float
     found = np.cumsum(hits[order])
     precision = found / np.arange(1, len(found) + 1)
     precision = np.maximum.accumulate(precision[::-1])[::-1]
-    at = np.searchsorted(found / total, RECALL_POINTS - 1e-12, side="left")
+    at = np.searchsorted(found / total, RECALL_POINTS, side="left")
     padded = np.append(precision, 0.0)
     return float(np.mean(padded[np.minimum(at, len(precision))]))
 

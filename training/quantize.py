@@ -1,6 +1,5 @@
 """An INT8 copy of an exported detector: static quantisation of its convolutions, calibrated on frames."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,11 +31,19 @@ def quantize(source: Path, target: Path, pairs: Sequence[tuple[Image, Image]]) -
     The last convolutions (heat map and box distances) stay in float32: their rounding would move scores and boxes
     directly.  Whether the copy is worth having is for the caller to measure.
     """
-    logging.getLogger().setLevel(logging.ERROR)
     prepared = target.with_name(target.name + ".prepared")
     quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
     convolutions = [node.name for node in onnx.load(str(prepared)).graph.node if node.op_type == "Conv"]
     heads = [name for name in convolutions if "/heat/" in name or "/distance/" in name]
+    try:
+        _quantise(prepared, target, pairs, heads)
+    finally:
+        prepared.unlink()
+    card = load_model(source).card
+    write_card(target, card.model_copy(update={"precision": "int8", "name": card.name + "-int8"}))
+
+
+def _quantise(prepared: Path, target: Path, pairs: Sequence[tuple[Image, Image]], heads: list[str]) -> None:
     quantize_static(
         str(prepared),
         str(target),
@@ -50,6 +57,3 @@ def quantize(source: Path, target: Path, pairs: Sequence[tuple[Image, Image]]) -
         calibrate_method=CalibrationMethod.MinMax,
         extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
     )
-    prepared.unlink()
-    card = load_model(source).card
-    write_card(target, card.model_copy(update={"precision": "int8", "name": card.name + "-int8"}))

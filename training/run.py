@@ -37,9 +37,9 @@ def run_training(config: TrainConfig) -> Path:
     taught, held_out = _sides(dataset, config.hold_out)
     supply = make_supply(config, taught)
     print(_announce(supply, held_out), file=sys.stderr)
-    net = train(config, supply, held_out)
+    net, trained_s = train(config, supply, held_out)
     path = config.out / "model.onnx"
-    card = _card(config, supply, dataset, taught)
+    card = _card(config, supply, dataset, taught).model_copy(update={"trained_minutes": round(trained_s / 60, 1)})
     export_onnx(net, card, path)
     parity = check_parity(net, path, _parity_pairs(supply))
     card = card.model_copy(update={"parity": str(parity)})
@@ -178,7 +178,7 @@ def _card(config: TrainConfig, supply: Supply, dataset: Dataset | None, taught: 
         command=config.command,
         commit=current_commit(),
         seed=config.seed,
-        trained_minutes=config.minutes or 0.0,
+        trained_minutes=0.0,
     )
 
 

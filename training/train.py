@@ -4,8 +4,10 @@ import copy
 import json
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -36,21 +38,46 @@ class RunState:
     trained_s: float = 0.0
 
 
-def train(config: TrainConfig, supply: Supply, held_out: tuple[Sample, ...]) -> nn.Module:
-    """Train until the asked minutes or epochs are over; returns the averaged net on the CPU.
+def train(config: TrainConfig, supply: Supply, held_out: tuple[Sample, ...]) -> tuple[nn.Module, float]:
+    """Train until the asked minutes or epochs are over; returns the averaged net on the CPU and the seconds trained.
 
-    Writes ``checkpoint.pt`` each minute, ``metrics.jsonl`` as it goes and leaves both in ``config.out``.
-    A non-finite loss stops the run at once (UsageError); the last checkpoint is kept.
+    Writes ``checkpoint.pt`` each minute and when the user interrupts, and ``metrics.jsonl`` as it goes, in
+    ``config.out``.  A non-finite loss stops the run at once (UsageError); the last checkpoint is kept.
     """
     torch.manual_seed(config.seed)
     device = torch.device(config.device)
     state = _start(config, len(supply.classes), device)
-    crops = Crops(supply, start=state.step)
     loader = torch.utils.data.DataLoader(
-        crops, batch_size=config.batch, num_workers=config.workers, pin_memory=device.type == "cuda"
+        Crops(supply, start=state.step),
+        batch_size=config.batch,
+        num_workers=config.workers,
+        pin_memory=device.type == "cuda",
     )
-    log = (config.out / "metrics.jsonl").open("a", encoding="utf-8")
-    bar = tqdm(total=100, unit="%", desc="training", bar_format="{l_bar}{bar}| {elapsed}<{remaining} {postfix}")
+    checkpoint = config.out / "checkpoint.pt"
+    with (config.out / "metrics.jsonl").open("a", encoding="utf-8") as log, _bar() as bar:
+        try:
+            _loop(state, loader, config, (log, bar, held_out, supply.classes))
+        except KeyboardInterrupt:
+            save_checkpoint(checkpoint, state, config)
+            raise
+        save_checkpoint(checkpoint, state, config)
+        if held_out:
+            _write(log, "val", state, **validate(state.average, held_out, supply.classes))
+    return state.average.cpu().eval(), state.trained_s
+
+
+def _bar() -> "tqdm[Any]":
+    return tqdm(total=100, unit="%", desc="training", bar_format="{l_bar}{bar}| {elapsed}<{remaining} {postfix}")
+
+
+def _loop(
+    state: RunState,
+    loader: Iterable[tuple[Tensor, Tensor, Tensor]],
+    config: TrainConfig,
+    watch: "tuple[TextIO, tqdm[Any], tuple[Sample, ...], tuple[str, ...]]",
+) -> None:
+    """Step until the run is done.  ``watch``: metrics file, progress bar, held-out samples and class names."""
+    log, bar, held_out, classes = watch
     saved = clock = time.monotonic()
     done = _progress(config, state)
     checks = [share for share in (0.3, 0.6, 0.8) if share > done]
@@ -71,34 +98,16 @@ def train(config: TrainConfig, supply: Supply, held_out: tuple[Sample, ...]) -> 
         if state.step % 50 == 0:
             heat, box = np.mean(window, axis=0)
             window.clear()
-            _write(log, kind="train", step=state.step, trained_s=state.trained_s, heat_loss=heat, box_loss=box)
+            _write(log, "train", state, heat_loss=heat, box_loss=box)
             bar.set_postfix(step=state.step, heat=f"{heat:.3f}", box=f"{box:.3f}")
             bar.update(100 * min(done, 1.0) - bar.n)
         if checks and done >= checks[0] and held_out:
             checks.pop(0)
-            _write(
-                log,
-                kind="val",
-                step=state.step,
-                trained_s=state.trained_s,
-                **validate(state.average, held_out[::4], supply.classes),
-            )
+            _write(log, "val", state, **validate(state.average, held_out[::4], classes))
         if now - saved > CHECKPOINT_S:
             save_checkpoint(config.out / "checkpoint.pt", state, config)
             saved = now
         clock = time.monotonic()  # validation and checkpoints do not count as training time
-    save_checkpoint(config.out / "checkpoint.pt", state, config)
-    if held_out:
-        _write(
-            log,
-            kind="val",
-            step=state.step,
-            trained_s=state.trained_s,
-            **validate(state.average, held_out, supply.classes),
-        )
-    bar.close()
-    log.close()
-    return state.average.cpu().eval()
 
 
 def _start(config: TrainConfig, classes: int, device: torch.device) -> RunState:
@@ -238,6 +247,7 @@ def _padded(stack: Tensor) -> Tensor:
     return nn.functional.pad(stack, (0, -width % 16, 0, -height % 16), mode="replicate")
 
 
-def _write(log, **values: object) -> None:  # type: ignore[no-untyped-def]
-    log.write(json.dumps({k: round(v, 5) if isinstance(v, float) else v for k, v in values.items()}) + "\n")
+def _write(log: TextIO, kind: str, state: RunState, **values: float) -> None:
+    row = {"kind": kind, "step": state.step, "trained_s": state.trained_s, **values}
+    log.write(json.dumps({k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}) + "\n")
     log.flush()

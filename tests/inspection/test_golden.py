@@ -165,12 +165,18 @@ def test_nearly_bare_board_with_a_defect_is_accepted(at: tuple[int, int]) -> Non
 
 @pytest.mark.parametrize("window", [(0, 0, 640, 640), (100, 300, 420, 640), (470, 0, 640, 170)])
 def test_golden_laid_by_the_true_matrix_is_the_frame(window: tuple[int, int, int, int]) -> None:
-    """Whatever window is asked for, the golden shows what the camera saw there, up to interpolation."""
+    """Whatever window is asked for, the golden shows what the camera saw there, up to interpolation.
+
+    The line of pixels that the golden's edge covers by half may be either.
+    """
     golden, true = board(5), motion((11.3, -17.8), 1.5, 1.015)
     frame = seen(golden, true, border=128)
     x1, y1, x2, y2 = window
     apart = np.abs(lay_over(golden, frame, true, window).astype(int) - frame[y1:y2, x1:x2])
-    assert apart.max() <= 6
+    reach = cv2.warpAffine(np.full((640, 640), 255, np.uint8), true, (640, 640), flags=cv2.INTER_LINEAR)
+    edge = cv2.dilate(reach, np.ones((3, 3))) - cv2.erode(reach, np.ones((3, 3)), borderValue=255)
+    assert apart[edge[y1:y2, x1:x2] == 0].max() <= 6
+    assert np.count_nonzero(apart > 6) <= 2 * 640
 
 
 def test_frame_stands_in_where_the_golden_does_not_reach() -> None:
