@@ -64,7 +64,7 @@ def _generate(folder: Path) -> list[int]:
 
     folder.mkdir(parents=True)
     golden = read_grey(RECIPE / "golden.png")
-    camera = CameraModel(shift_px=12, rotate_deg=1.0, scale=0.01)
+    camera = CameraModel(shift_px=12, rotate_deg=1.0, scale=0.01, blur_px=1.0, edge_px=0.5, noise=8.0)
     truth = []
     for number, defects in enumerate(DEFECTS):
         rng = np.random.default_rng(1000 + number)
@@ -131,7 +131,7 @@ def _report(truth: list[int]) -> int:
     for record, defects in zip(records, truth, strict=False):
         verdict = record.judgement.verdict.name
         wanted = "ERROR" if defects < 0 else "OK" if defects == 0 else "NG"
-        wrong += verdict != wanted
+        wrong += verdict not in (wanted, "REVIEW")  # a person would look at those
         told = "torn file" if defects < 0 else f"{defects} defects" if defects else "good"
         reason = "; ".join(r.text for r in record.judgement.reasons).replace(str(OUT) + "/", "")
         total = dict(record.stage_ms).get("total", 0.0)
