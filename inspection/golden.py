@@ -2,7 +2,7 @@
 
 The golden is moved onto the frame, never the frame onto the golden, so that frame pixels reach the detector untouched
 and boxes need no way back.  Boards repeat themselves and feature matching gets lost on them; instead a coarse search
-over shift, angle and scale at an eighth of the size (normalised cross-correlation) is refined by inverse compositional
+over shift, angle and scale at a tenth of the size (normalised cross-correlation) is refined by inverse compositional
 Lucas-Kanade alignment (Baker and Matthews 2004) of a similarity transform, whose gradients are computed once a golden.
 
 Both images are high-passed first, so that an illumination gradient does not pull the result.
@@ -19,9 +19,10 @@ from inspection.geometry import Matrix, apply, compose, invert
 
 Image = NDArray[np.uint8]
 Plane = NDArray[np.float32]
-_COARSE_SIDE = 80  # longest side at which angle and scale are searched
-_FINE_SIDE = 512  # alignment goes on doubling the size while the longest side stays within this
-_GOOD_START = 0.80  # correlation at quarter size above which no angle search is needed
+_COARSE_SIDE = 64  # longest side at which angle and scale are searched
+_FINE_SIDE = 320  # alignment goes on doubling the size while the longest side stays within this
+_FINE_SIDE_LARGE = 1024  # the same for frames that are cut into tiles, each of which is aligned once more
+_GOOD_START = 0.80  # correlation at the second level above which no angle search is needed
 _OUTSIDE = -1e9  # marks pixels outside the frame in a warped plane, also where they weigh next to nothing
 _CLEAR_FIT = 0.75  # correlation below which a nearly bare board gets a second look
 
@@ -97,10 +98,11 @@ class GoldenTemplate:
 
 
 def _scales(shape: tuple[int, ...]) -> list[float]:
-    """Size factors from coarse to fine: the longest side doubles from about 80 px up to at most 512."""
+    """Size factors from coarse to fine: the longest side doubles from 64 px up to 256, or 1024 for a large frame."""
     longest = max(shape)
+    finest = _FINE_SIDE if longest <= _FINE_SIDE_LARGE else _FINE_SIDE_LARGE
     sides = [_COARSE_SIDE]
-    while sides[-1] * 2 <= min(_FINE_SIDE, longest):
+    while sides[-1] * 2 <= min(finest, longest):
         sides.append(sides[-1] * 2)
     return [min(1.0, side / longest) for side in sides]
 
@@ -260,10 +262,10 @@ def _moments(plane: Plane, target: Plane, matrix: Matrix) -> NDArray[np.float64]
     """Sums over each of 4 x 4 blocks of the overlap: count, a, b, aa, bb, ab -> (6, 4, 4)."""
     seen, valid = _overlap(plane, target, matrix)
     height, width = (side - side % 4 for side in target.shape)
-    a, weight = seen[:height, :width], valid[:height, :width]
-    b = np.where(weight, target[:height, :width], 0)
-    sums = [weight.astype(np.float32), a, b, a * a, b * b, a * b]
-    return np.array([s.reshape(4, height // 4, 4, width // 4).sum((1, 3), dtype=np.float64) for s in sums])
+    weight, a = valid[:height, :width].astype(np.float32), seen[:height, :width]
+    b = target[:height, :width] * weight
+    means = [cv2.resize(image, (4, 4), interpolation=cv2.INTER_AREA) for image in (weight, a, b, a * a, b * b, a * b)]
+    return np.asarray(np.array(means, dtype=np.float64) * (height * width / 16))
 
 
 def _fit(moments: NDArray[np.float64]) -> NDArray[np.float64]:
