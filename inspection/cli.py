@@ -36,12 +36,19 @@ def main(arguments: list[str] | None = None) -> int:
     except InspectionError as error:
         print(error, file=sys.stderr)
         return 3 if isinstance(error, CameraError | ControllerError | DriverMissing | StoreError) else 2
-    except KeyboardInterrupt:
-        print("stopped by the user", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         sys.stderr.close()
         return 0
+    except OSError as error:
+        name = error.filename or "a file"
+        print(
+            f"cannot use {name} ({error.strerror or error})\ncheck the path, its permissions and the free space",
+            file=sys.stderr,
+        )
+        return 2
+    except KeyboardInterrupt:
+        print("stopped by the user", file=sys.stderr)
+        return 130
     return code
 
 

@@ -147,7 +147,9 @@ def _announce(supply: Supply, held_out: tuple[Sample, ...]) -> str:
 
 def _card(config: TrainConfig, supply: Supply, dataset: Dataset | None, taught: tuple[Sample, ...]) -> ModelCard:
     digests = {s.name: d for s, d in zip(dataset.samples, dataset.digests, strict=True)} if dataset else {}
-    seen = sorted({h[:12] for s in taught for h in (digests[s.name].image, digests[s.name].golden) if h})
+    # Without labels the frames themselves are not learnt from, only their goldens.
+    frames = () if config.ignore_labels else tuple(digests[s.name].image for s in taught)
+    seen = sorted({h[:12] for h in (*frames, *(digests[s.name].golden for s in taught)) if h})
     parts = ("real labelled frames", "defects injected into golden images", "defects injected into generated boards")
     return ModelCard(
         name=config.out.name,
