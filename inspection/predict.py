@@ -14,7 +14,7 @@ from inspection.model import LoadedModel
 from inspection.quality import QualityLimits
 from inspection.types import Verdict
 
-PREDICT_FLOOR = 0.02
+PREDICT_FLOOR = 0.005
 
 
 @dataclass(frozen=True, slots=True)

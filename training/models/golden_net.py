@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 STRIDE = 8
+SECOND_OPINION = 0.3  # what is left of the score of another class at the same place
 
 
 def conv_bn(channels_in: int, channels_out: int, *, stride: int = 1) -> nn.Sequential:
@@ -61,13 +62,14 @@ class GoldenNet(nn.Module):
         return self.heat(mixed), torch.exp(self.distance(mixed).clamp(-3.0, 4.0))
 
 
-def decode(heat: Tensor, distance: Tensor, *, keep: int, floor: float = 0.01) -> tuple[Tensor, Tensor, Tensor]:
+def decode(heat: Tensor, distance: Tensor, *, keep: int, floor: float = 0.003) -> tuple[Tensor, Tensor, Tensor]:
     """Candidates from the maps: peaks of the heat map, their boxes, overlap suppressed.
 
     heat (N, C, h, w) **probabilities**, distance (N, 4, h, w) -> boxes (N, K, 4) xyxy pixels, scores (N, K) in
     descending order, labels (N, K) int64.  A cell is a candidate when it is the peak of its own class among its
-    eight neighbours.  A candidate is suppressed (score 0) by a better one of its class at IoU > 0.45, or of any class
-    at IoU > 0.8 (Fast NMS, Bolya et al. 2019: suppressed boxes suppress too, which keeps it free of loops).
+    eight neighbours.  A candidate is suppressed (score 0) by a better one of its class at IoU > 0.45, and keeps
+    ``SECOND_OPINION`` of its score beside a better one of another class at IoU > 0.8: too little to be a false call,
+    enough to be listed (Fast NMS, Bolya et al. 2019: suppressed boxes suppress too, which keeps it free of loops).
     Boxes may reach outside the tile; the runtime clips them to the frame.
     Plain tensor operations only, so the same code runs in torch and inside the exported graph.
     """
@@ -87,7 +89,7 @@ def decode(heat: Tensor, distance: Tensor, *, keep: int, floor: float = 0.01) ->
 
 
 def suppress_overlap(boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
-    """Fast NMS over (N, K, 4) boxes in descending order of score; returns scores (N, K) with suppressed ones at 0."""
+    """Fast NMS over (N, K, 4) boxes in descending order of score; returns the scores (N, K) that are left."""
     top = torch.maximum(boxes[:, :, None, :2], boxes[:, None, :, :2])
     bottom = torch.minimum(boxes[:, :, None, 2:], boxes[:, None, :, 2:])
     side = (bottom - top).clamp(min=0.0)
@@ -97,5 +99,6 @@ def suppress_overlap(boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
     iou = inner / (area[:, :, None] + area[:, None, :] - inner + 1e-6)
     better = torch.ones(boxes.shape[1], boxes.shape[1], device=boxes.device).triu(1)  # row suppresses column
     same = (labels[:, :, None] == labels[:, None, :]).to(iou.dtype)
-    hit = ((iou > 0.45).to(iou.dtype) * same + (iou > 0.8).to(iou.dtype)) * better
-    return scores * (hit.max(1).values == 0).to(scores.dtype)
+    repeated = ((iou > 0.45).to(iou.dtype) * same * better).max(1).values
+    doubted = ((iou > 0.8).to(iou.dtype) * (1 - same) * better).max(1).values
+    return scores * (1 - repeated) * (1 - (1 - SECOND_OPINION) * doubted)
