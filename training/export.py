@@ -19,7 +19,7 @@ from inspection.inspect_frame import inspect_frame
 from inspection.model import CARD_KEY, LoadedModel, ModelCard, load_model
 from inspection.predict import card_criteria
 from inspection.types import Detection
-from training.models.golden_net import decode
+from training.models.golden_net import SECOND_OPINION, decode
 
 Image = NDArray[np.uint8]
 KEEP = 100  # candidates a tile
@@ -140,16 +140,20 @@ def check_parity(net: nn.Module, path: Path, pairs: Sequence[tuple[Image, Image]
 def _score_difference(one: Sequence[Detection], other: Sequence[Detection]) -> float:
     """Largest difference in score between findings of one class at one place (boxes within a pixel).
 
-    A finding without a partner is no difference: where two candidates tie, rounding decides which one suppresses the
-    other.  Whether that matters is seen from the verdicts.
+    Where two candidates tie, rounding decides which one suppresses the other: a finding without a partner, or with one
+    that is a second opinion on one side only, is no difference.  Whether it matters is seen from the verdicts.
     """
     worst = 0.0
     for mine in one:
         near = [
-            abs(mine.score - yours.score)
+            _apart(mine.score, yours.score)
             for yours in other
             if mine.defect_class == yours.defect_class
             and max(abs(a - b) for a, b in zip(mine.region.xyxy_px, yours.region.xyxy_px, strict=True)) < 1
         ]
         worst = max(worst, min(near, default=0.0))
     return worst
+
+
+def _apart(a: float, b: float) -> float:
+    return min(abs(a - b), abs(a - SECOND_OPINION * b), abs(SECOND_OPINION * a - b))

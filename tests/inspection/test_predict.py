@@ -229,7 +229,7 @@ def test_threshold_moves_the_verdict_and_not_the_list(
 
 def test_low_threshold_is_kept(demo_model: LoadedModel) -> None:
     """A threshold below the usual floor lowers the floor with it."""
-    assert card_criteria(demo_model, 0.015).floor == 0.015
+    assert card_criteria(demo_model, 0.003).floor == 0.003
 
 
 @pytest.mark.parametrize("threshold", ["0", "1", "-1", "nan"])
