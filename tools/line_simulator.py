@@ -31,7 +31,7 @@ REQUEST_AT, PLC_HEARTBEAT_AT, ACKNOWLEDGE_AT, TRIGGER_AT = 0, 40, 41, 42
 STATION_AT, STATION_REGISTERS = 100, 33
 FAULTS = ("double", "busy", "lost_ack", "reconnect")
 VERDICTS = ("ERROR", "OK", "NG", "REVIEW")
-REJECT_BUSY = 1
+REJECT_BUSY, REJECT_NOT_READY = 1, 2
 
 POLL_S = 0.005
 REPLY_LIMIT_S = 1.0
@@ -364,7 +364,9 @@ class Plc:
             self.complete(intruder)
             return
         self._journal.note("rejected", trigger_id=intruder.trigger_id, code=after.reject_code)
-        if (after.reject_code, after.rejects) != (REJECT_BUSY, (before.rejects + 1) & 0xFFFF):
+        # A part that was answered since leaves the station not yet Ready for a moment: that refusal is right as well.
+        expected = (REJECT_BUSY,) if after.busy else (REJECT_BUSY, REJECT_NOT_READY)
+        if after.reject_code not in expected or after.rejects != (before.rejects + 1) & 0xFFFF:
             text = f"{intruder.trigger_id}: refused with code {after.reject_code}, count {after.rejects}"
             self._journal.fail(f"{text} after {before.rejects}")
 
