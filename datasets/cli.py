@@ -1,4 +1,4 @@
-"""``lineside data import | check | split | version | synth``.  Functions parse, call the library, print."""
+"""``lineside data import | export | check | split | version | synth``.  Functions parse, call the library, print."""
 
 import argparse
 import json
@@ -12,7 +12,8 @@ from typing import TypeAlias
 import numpy as np
 
 from datasets.check import SEVERITIES, CountRow, Finding, check, count_by_group, count_by_split
-from datasets.importers import IMPORTERS, open_importer
+from datasets.export import FORMATS, export
+from datasets.importers import IMPORTERS, open_importer, require_importer
 from datasets.manifest import Dataset, Origin, changed_files, make_dataset, open_dataset, write_dataset
 from datasets.sample import LabelledBox, Sample, load_grey
 from datasets.split import choose_holdout, split_by_group
@@ -22,6 +23,8 @@ from inspection.images import IMAGE_SUFFIXES, Image, write_png
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 _LISTED = 10  # findings of one kind, lines of one list
 _ON_SHEET = 24
+_PARTS_ON_SHEET = 120
+_MOST_DEFECTS = {"pcb": 6, "casting": 3}
 _GROUPS = 40  # rows of the table of groups
 _SIZE_PX = (640, 640)  # of boards drawn from nothing
 
@@ -31,6 +34,7 @@ def add_verb(subparsers: Verbs) -> None:
     parser = subparsers.add_parser("data", help="import, check, split and generate labelled images")
     verbs = parser.add_subparsers(dest="data_verb", required=True, metavar="VERB")
     _add_import(verbs)
+    _add_export(verbs)
     _add_check(verbs)
     _add_split(verbs)
     _add_version(verbs)
@@ -45,25 +49,44 @@ def _add(verbs: Verbs, name: str, func: Callable[[argparse.Namespace], int], tex
 
 def _add_import(verbs: Verbs) -> None:
     parser = _add(verbs, "import", _import, "copy labelled images of a foreign layout into a dataset")
-    parser.add_argument("importer", choices=sorted(IMPORTERS), help="the layout of the source")
+    parser.add_argument("importer", choices=["auto", *sorted(IMPORTERS)], help="layout of the source; auto finds it")
     parser.add_argument("source", type=Path, metavar="SRC", help="folder that holds the source")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DATASET", help="new folder")
     parser.add_argument("--skip-bad", action="store_true", help="leave out what cannot be used, and list it")
     parser.add_argument("--name", default="", help="name of the dataset (default: that of the new folder)")
+    parser.add_argument("--good", nargs="*", metavar="FOLDER", help="folders: those of good parts, by name; may be none")
 
 
 def _import(args: argparse.Namespace) -> int:
-    importer = open_importer(args.importer)
+    layout = require_importer(args.source) if args.importer == "auto" else args.importer
+    options = {} if args.good is None else {"good": tuple(args.good)}
+    importer = open_importer(layout, **options)
     survey = importer.survey(args.source)
     samples = survey.usable() if args.skip_bad else survey.complete()
-    origin = Origin(args.importer, str(args.source))
+    origin = Origin(layout, str(args.source))
     name = args.name or args.output.absolute().name
-    dataset = write_dataset(args.output, make_dataset(name, samples, classes=importer.classes, origin=origin))
+    dataset = write_dataset(args.output, make_dataset(name, samples, classes=survey.classes, origin=origin))
     print(f"{args.output}: {len(dataset.samples)} samples, version {dataset.version}")
+    print("\n".join([f"read as {layout}", *survey.notes]))
     if survey.problems:
         print(f"left out for {len(survey.problems)} problem(s):")
     for problem in survey.problems:
         print(f"  {problem}")
+    return 0
+
+
+def _add_export(verbs: Verbs) -> None:
+    parser = _add(verbs, "export", _export, "write a dataset in a layout that other programs read")
+    parser.add_argument("format", choices=sorted(FORMATS), help="layout to write")
+    parser.add_argument("dataset", type=Path, metavar="DATASET", help="dataset, or a folder in a known layout")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="new folder")
+    parser.add_argument("--lossy", action="store_true", help="leave out what the layout cannot hold, and list it")
+
+
+def _export(args: argparse.Namespace) -> int:
+    dataset = open_dataset(args.dataset)
+    notes = export(args.format, dataset, args.output, lossy=args.lossy)
+    print("\n".join([f"{args.output}: {len(dataset.samples)} samples as {args.format}", *notes]))
     return 0
 
 
@@ -172,23 +195,44 @@ def _version(args: argparse.Namespace) -> int:
 
 
 def _add_synth(verbs: Verbs) -> None:
-    parser = _add(verbs, "synth", _synth, "generate boards with labelled defects, from nothing or from golden images")
+    parser = _add(verbs, "synth", _synth, "generate boards or castings with labelled defects")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="new folder")
-    parser.add_argument("--boards", type=int, required=True, metavar="N", help="how many pairs of frame and golden")
-    parser.add_argument("--golden", type=Path, metavar="FOLDER", help="golden images to use in turn")
-    parser.add_argument("--defects", type=int, default=6, metavar="N", help="most defects on a board (default: 6)")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same boards (default: 0)")
-    parser.add_argument("--copper", choices=("dark", "light"), default="dark", help="what copper looks like")
+    parser.add_argument(
+        "--product", choices=sorted(_MOST_DEFECTS), default="pcb", help="what to generate (default: pcb)"
+    )
+    parser.add_argument("--boards", type=int, metavar="N", help="pcb: how many pairs of frame and golden")
+    parser.add_argument("--golden", type=Path, metavar="FOLDER", help="pcb: golden images to use in turn")
+    parser.add_argument("--copper", choices=("dark", "light"), help="pcb: what copper looks like (default: dark)")
+    parser.add_argument("--parts", type=int, metavar="N", help="casting: how many parts of one product")
+    parser.add_argument("--defective", type=float, metavar="SHARE", help="casting: share of bad parts (default: 0.5)")
+    parser.add_argument("--defects", type=int, metavar="N", help="most defects on one (default: pcb 6, casting 3)")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same images (default: 0)")
 
 
 def _synth(args: argparse.Namespace) -> int:
-    if args.boards < 1 or args.defects < 0 or args.seed < 0:
-        raise UsageError("--boards must be 1 or more, --defects and --seed 0 or more", fix="correct these numbers")
+    _check_synth(args)
+    generate = _generate if args.product == "pcb" else _generate_castings
     with tempfile.TemporaryDirectory() as scratch:
-        dataset = _generate(args, Path(scratch), args.output / "contact_sheet.png")
+        dataset = generate(args, Path(scratch), args.output / "contact_sheet.png")
     print(f"{args.output}: {len(dataset.samples)} samples, version {dataset.version}")
     print(f"contact sheet: {args.output / 'contact_sheet.png'}")
     return 0
+
+
+def _check_synth(args: argparse.Namespace) -> None:
+    """Fill in what was not given; UsageError for a wrong number or an option of the other product."""
+    wanted, others = ("boards", ("parts", "defective")), ("parts", ("boards", "golden", "copper"))
+    amount, foreign = wanted if args.product == "pcb" else others
+    strays = [f"--{name}" for name in foreign if getattr(args, name) is not None]
+    if strays:
+        raise UsageError(f"{', '.join(strays)} does not go with --product {args.product}", fix=f"give --{amount} N")
+    args.copper = args.copper or "dark"
+    args.defective = 0.5 if args.defective is None else args.defective
+    args.defects = _MOST_DEFECTS[args.product] if args.defects is None else args.defects
+    if (getattr(args, amount) or 0) < 1 or args.defects < 0 or args.seed < 0:
+        raise UsageError(f"--{amount} must be 1 or more, --defects and --seed 0 or more", fix="correct these numbers")
+    if not 0 <= args.defective <= 1:
+        raise UsageError(f"--defective is a share from 0 to 1, got {args.defective:g}", fix="give for instance 0.5")
 
 
 def _generate(args: argparse.Namespace, scratch: Path, sheet: Path) -> Dataset:
@@ -221,6 +265,25 @@ def _generate(args: argparse.Namespace, scratch: Path, sheet: Path) -> Dataset:
     made = make_dataset(args.output.absolute().name, samples, classes=PCB_CLASSES, origin=origin)
     dataset = write_dataset(args.output, made)
     defect_sheet(pairs, sheet)
+    return dataset
+
+
+def _generate_castings(args: argparse.Namespace, scratch: Path, sheet: Path) -> Dataset:
+    """Draw all parts into ``scratch``, make a dataset of them and a sheet of the first ones of each kind."""
+    from datasets.synth.casting_defects import CASTING_CLASSES
+    from datasets.synth.casting_set import defective_parts, draw_part, draw_product, write_part
+    from datasets.synth.casting_sheet import casting_sheet
+
+    design, bad = draw_product(args.seed), defective_parts(args.parts, args.defective, args.seed)
+    shown, samples = [], []
+    for number in range(args.parts):
+        part = draw_part(design, (args.seed, number), defects=args.defects if bad[number] else 0)
+        samples.append(write_part(scratch, number, part))
+        shown += [part] * (number < _PARTS_ON_SHEET)
+    origin = Origin("synth", f"{args.parts} castings ({design.kind}), {int(bad.sum())} defective, seed {args.seed}")
+    made = make_dataset(args.output.absolute().name, samples, classes=CASTING_CLASSES, origin=origin)
+    dataset = write_dataset(args.output, made)
+    casting_sheet(shown, sheet)
     return dataset
 
 

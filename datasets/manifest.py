@@ -73,20 +73,32 @@ def _faults(dataset: Dataset) -> Iterator[str]:
     for sample in dataset.samples:
         for unknown in sorted({label.defect_class for label in sample.labels} - set(dataset.classes)):
             yield f"sample {sample.name!r} has a box of class {unknown!r}, which is not in {dataset.classes}"
+        if sample.image_class and sample.image_class not in dataset.classes:
+            yield f"sample {sample.name!r} is of class {sample.image_class!r}, which is not in {dataset.classes}"
 
 
 def content_version(classes: Sequence[str], samples: Sequence[Sample], digests: Sequence[Digest]) -> str:
-    """SHA-256 (hex) over the canonical JSON of the content; the order of samples and of labels does not matter."""
+    """SHA-256 (hex) over the canonical JSON of the content; the order of samples and of labels does not matter.
+
+    Polygons and the class of an image count where there are any, so that datasets without them keep their version.
+    """
     rows = sorted(
-        json.dumps([digest.image, digest.golden, _canonical_labels(sample), sample.group, sample.split])
+        json.dumps([digest.image, digest.golden, *_canonical(sample)])
         for sample, digest in zip(samples, digests, strict=True)
     )
     return hashlib.sha256(json.dumps([list(classes), rows]).encode()).hexdigest()
 
 
-def _canonical_labels(sample: Sample) -> list[tuple[str, list[float]]]:
+def _canonical(sample: Sample) -> list[object]:
+    labels = sorted(_canonical_label(label) for label in sample.labels)
+    return [labels, sample.group, sample.split, *([sample.image_class] if sample.image_class else [])]
+
+
+def _canonical_label(label: LabelledBox) -> tuple[object, ...]:
     # Adding 0.0 turns whole numbers and the negative zero into one form.
-    return sorted((label.defect_class, [float(v) + 0.0 for v in label.box_px]) for label in sample.labels)
+    box = [float(v) + 0.0 for v in label.box_px]
+    polygons = sorted([[float(v) + 0.0 for v in point] for point in polygon] for polygon in label.polygons_px)
+    return (label.defect_class, box, polygons) if polygons else (label.defect_class, box)
 
 
 def make_dataset(name: str, samples: Sequence[Sample], *, classes: tuple[str, ...], origin: Origin) -> Dataset:
@@ -135,9 +147,13 @@ class _Row(BaseModel):
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+_Point = Annotated[list[float], Field(min_length=2, max_length=2)]
+
+
 class _LabelRow(_Row):
     defect_class: str
     box_px: list[float] = Field(min_length=4, max_length=4)
+    polygons_px: list[list[_Point]] = []
 
 
 class _SampleRow(_Row):
@@ -149,6 +165,7 @@ class _SampleRow(_Row):
     labels: list[_LabelRow]
     group: str
     split: Split
+    image_class: str = ""
 
 
 class _Manifest(_Row):
@@ -199,9 +216,10 @@ def _from_manifest(manifest: _Manifest, folder: Path) -> Dataset:
     for row in manifest.samples:
         if (row.golden is None) != (row.golden_sha256 is None):
             raise ValueError(f"sample {row.name!r}: golden and golden_sha256 go together")
-        labels = tuple(LabelledBox(label.defect_class, _box(label.box_px)) for label in row.labels)
+        labels = tuple(map(_label, row.labels))
         golden = _inside(folder, row.golden) if row.golden else None
-        samples.append(Sample(_inside(folder, row.image), golden, labels, row.group, row.split, row.name))
+        image = _inside(folder, row.image)
+        samples.append(Sample(image, golden, labels, row.group, row.split, row.name, row.image_class))
         digests.append(Digest(row.image_sha256, row.golden_sha256 or ""))
     origin = Origin(manifest.importer, manifest.source)
     return Dataset(manifest.name, tuple(manifest.classes), tuple(samples), tuple(digests), origin)
@@ -213,9 +231,19 @@ def _inside(folder: Path, place: str) -> Path:
     return folder / place
 
 
+def _label(row: _LabelRow) -> LabelledBox:
+    polygons = tuple(tuple((x, y) for x, y in polygon) for polygon in row.polygons_px)
+    return LabelledBox(row.defect_class, _box(row.box_px), polygons)
+
+
 def _box(sides: list[float]) -> Box:
     x1, y1, x2, y2 = sides
     return x1, y1, x2, y2
+
+
+def _label_row(label: LabelledBox) -> _LabelRow:
+    polygons = [[[float(v) for v in point] for point in polygon] for polygon in label.polygons_px]
+    return _LabelRow(defect_class=label.defect_class, box_px=[float(v) for v in label.box_px], polygons_px=polygons)
 
 
 def write_dataset(folder: Path, dataset: Dataset) -> Dataset:
@@ -281,9 +309,10 @@ def _manifest_text(dataset: Dataset, stored: dict[tuple[Path, str], str]) -> str
             image_sha256=digest.image,
             golden=stored[sample.golden, "goldens"] if sample.golden else None,
             golden_sha256=digest.golden or None,
-            labels=[_LabelRow(defect_class=x.defect_class, box_px=[float(v) for v in x.box_px]) for x in sample.labels],
+            labels=[_label_row(label) for label in sample.labels],
             group=sample.group,
             split=sample.split,
+            image_class=sample.image_class,
         )
         for sample, digest in zip(dataset.samples, dataset.digests, strict=True)
     ]
@@ -297,7 +326,7 @@ def _manifest_text(dataset: Dataset, stored: dict[tuple[Path, str], str]) -> str
         source=dataset.origin.source,
         samples=rows,
     )
-    return manifest.model_dump_json(by_alias=True, indent=1) + "\n"
+    return manifest.model_dump_json(by_alias=True, indent=1, exclude_defaults=True) + "\n"
 
 
 def open_dataset(path: Path) -> Dataset:
@@ -314,4 +343,5 @@ def open_dataset(path: Path) -> Dataset:
         raise UsageError(f"{path} {state}", fix=f"give a folder with {MANIFEST}, or one in a known layout:{known}")
     importer = open_importer(importer_name)
     origin = Origin(importer_name, str(path))
-    return make_dataset(path.name or importer_name, tuple(importer.read(path)), classes=importer.classes, origin=origin)
+    survey = importer.survey(path)
+    return make_dataset(path.name or importer_name, survey.complete(), classes=survey.classes, origin=origin)

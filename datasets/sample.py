@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, get_args
 
 from inspection.errors import FrameCorrupt, UsageError
 from inspection.images import Image, read_grey
@@ -11,6 +11,8 @@ from inspection.types import Box
 
 Split = Literal["train", "val", "test", ""]
 SPLITS: tuple[Split, ...] = get_args(Split)
+Polygon: TypeAlias = tuple[tuple[float, float], ...]
+_CORNERS = 3
 
 
 def _require(condition: bool, message: str) -> None:
@@ -20,10 +22,15 @@ def _require(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class LabelledBox:
-    """A defect a person (or the generator) marked: its class and its box in pixels of the image."""
+    """A defect a person (or the generator) marked: its class and its box in pixels of the image.
+
+    ``polygons_px`` are its outlines, each three or more points (x, y) in pixels of the image; none when only the box is
+    known.  Masks and run lengths become polygons, and the holes in them are not kept.
+    """
 
     defect_class: str
     box_px: Box
+    polygons_px: tuple[Polygon, ...] = ()
 
     def __post_init__(self) -> None:
         _require(bool(self.defect_class), "defect_class is empty")
@@ -31,6 +38,10 @@ class LabelledBox:
         _require(all(math.isfinite(v) for v in self.box_px), f"box has a non-finite side: {self.box_px}")
         x1, y1, x2, y2 = self.box_px
         _require(x2 > x1 and y2 > y1, f"box must have x2 > x1 and y2 > y1, got {self.box_px}")
+        for polygon in self.polygons_px:
+            _require(len(polygon) >= _CORNERS, f"a polygon has three or more points, got {len(polygon)}")
+            _require(all(len(point) == 2 for point in polygon), f"a point of a polygon has x and y, got {polygon}")
+            _require(all(math.isfinite(v) for point in polygon for v in point), f"polygon is not finite: {polygon}")
 
     def inside(self, width: int, height: int) -> bool:
         """Whether the box lies wholly within an image of this size."""
@@ -40,8 +51,9 @@ class LabelledBox:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image with its labels; no labels means a person found no defect.
+    """One image with its labels; no labels and no ``image_class`` means a person found no defect (a good part).
 
+    ``image_class`` is the defect class a person gave to the image as a whole; empty when only boxes speak.
     ``group`` names what must not be torn apart by a split: a board type, a lot, a part photographed twice.
     ``split`` is empty while the dataset is not split.  ``name`` is unique in its dataset.
     """
@@ -52,11 +64,24 @@ class Sample:
     group: str
     split: Split
     name: str
+    image_class: str = ""
 
     def __post_init__(self) -> None:
         _require(bool(self.name.strip()), "name is empty")
         _require(bool(self.group.strip()), f"sample {self.name!r} has an empty group")
         _require(self.split in SPLITS, f"sample {self.name!r}: split must be one of {SPLITS}, got {self.split!r}")
+        blank = bool(self.image_class) and not self.image_class.strip()
+        _require(not blank, f"sample {self.name!r} has a blank image_class")
+
+    @property
+    def defective(self) -> bool:
+        """Whether a person found a defect, with or without marking where."""
+        return bool(self.labels) or bool(self.image_class)
+
+    @property
+    def defect_classes(self) -> frozenset[str]:
+        """The classes of the boxes and of the image as a whole; empty for a good part."""
+        return frozenset(label.defect_class for label in self.labels) | ({self.image_class} - {""})
 
 
 def load_grey(path: Path) -> Image:

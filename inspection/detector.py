@@ -8,6 +8,7 @@ out: none is doubled or lost.  Memory stays bounded: one tile is in work at a ti
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from inspection.errors import ModelError
 from inspection.geometry import Tile, compose, invert, seen_again, tiles
 from inspection.golden import GoldenTemplate, Registration, RegistrationLimits, lay_over, refine, register
-from inspection.model import LoadedModel
+from inspection.model import OUTPUTS, LoadedModel
 from inspection.types import Box, Detection, Region
 
 Image = NDArray[np.uint8]
@@ -41,6 +42,14 @@ class StageClock:
     def total(self) -> float:
         """Sum of all stages in milliseconds."""
         return sum(self.stages.values())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Findings:
+    """What was found on a frame, best first; ``heat`` (h, w) float32 in 0..1 spans the frame where the model gives one."""
+
+    detections: tuple[Detection, ...]
+    heat: NDArray[np.float32] | None = None
 
 
 def grey_of(image: Image) -> Image:
@@ -73,7 +82,7 @@ class Detector:
         blank = np.zeros(shape if card.channels == 1 else (*shape, 3), np.uint8)
         self._infer(blank, blank[: tile.window[3], : tile.window[2]] if card.golden_guided else None, tile)
 
-    def detect(self, image: Image, *, floor: float, clock: StageClock) -> tuple[Detection, ...]:
+    def look(self, image: Image, *, floor: float, clock: StageClock) -> Findings:
         """Findings with a score of at least ``floor`` on a frame (H, W) or (H, W, 3) uint8, best first.
 
         RegistrationError when the frame cannot be laid over its golden, ModelError when inference fails; never an
@@ -94,22 +103,14 @@ class Detector:
                 clock.lap("lay_over")
             found.extend((detection, number) for detection in self._infer(frame, laid, tile, floor=floor))
             clock.lap("infer")
-        return _each_once(found, grid)
+        return Findings(_each_once(found, grid))
 
     def _infer(self, frame: Image, golden: Image | None, tile: Tile, *, floor: float = 1.0) -> Iterator[Detection]:
         x1, y1, x2, y2 = tile.window
-        feed = {"image": _batch(frame[y1:y2, x1:x2])}
+        feed = {"image": _padded(frame[y1:y2, x1:x2])}
         if golden is not None:
-            feed["golden"] = _batch(golden)
-        try:
-            boxes, scores, labels = self.model.session.run(["boxes", "scores", "labels"], feed)
-        except Exception as error:  # onnxruntime raises a dozen unrelated classes here
-            raise ModelError(
-                f"inference failed on a {x2 - x1}x{y2 - y1} px tile ({str(error).splitlines()[0][:160]})",
-                fix="check that the model file fits the camera's image; restart the station if memory ran out",
-            ) from error
-        if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
-            raise ModelError("the model answered with numbers that are not finite", fix="export the model again")
+            feed["golden"] = _padded(golden)
+        boxes, scores, labels = infer(self.model, feed)
         known = len(self.model.card.classes)
         if np.any((labels[scores > 0] < 0) | (labels[scores > 0] >= known)):
             raise ModelError(
@@ -160,6 +161,26 @@ def _each_once(found: list[tuple[Detection, int]], grid: list[Tile]) -> tuple[De
     return tuple(detection for row, (detection, _) in enumerate(found) if row not in again)
 
 
+def infer(model: LoadedModel, feed: dict[str, Image]) -> list[Any]:
+    """The outputs of the model's task, in the order of the contract; ModelError when it fails or answers nonsense."""
+    try:
+        outputs = model.session.run(list(OUTPUTS[model.card.task]), feed)
+    except Exception as error:  # onnxruntime raises a dozen unrelated classes here
+        shape = "x".join(str(side) for side in feed["image"].shape[2:0:-1])
+        raise ModelError(
+            f"inference failed on a {shape} px image ({str(error).splitlines()[0][:160]})",
+            fix="check that the model file fits the camera's image; restart the station if memory ran out",
+        ) from error
+    if not all(np.isfinite(output).all() for output in outputs):
+        raise ModelError("the model answered with numbers that are not finite", fix="export the model again")
+    return outputs
+
+
+def as_batch(part: Image) -> Image:
+    """(H, W) or (H, W, 3) as (1, H, W, C)."""
+    return np.ascontiguousarray((part if part.ndim == 3 else part[:, :, None])[None])
+
+
 def _laid_golden(golden: Image, frame: Image, registration: Registration, tile: Tile, *, fine: bool) -> Image:
     """The golden (H, W) as the frame shows it in the tile's window."""
     laid = lay_over(golden, frame, registration.matrix, tile.window)
@@ -176,10 +197,9 @@ def _laid_golden(golden: Image, frame: Image, registration: Registration, tile: 
     return lay_over(golden, frame, moved, tile.window)
 
 
-def _batch(part: Image) -> Image:
-    """(1, H, W, C) with height and width padded to multiples of 16 by repeating the last row and column."""
-    bottom, right = -part.shape[0] % 16, -part.shape[1] % 16
+def _padded(part: Image) -> Image:
+    """(1, H, W, C) with height and width padded to multiples of 32 by repeating the last row and column."""
+    bottom, right = -part.shape[0] % 32, -part.shape[1] % 32
     if bottom or right:
         part = np.asarray(cv2.copyMakeBorder(part, 0, bottom, 0, right, cv2.BORDER_REPLICATE), dtype=np.uint8)
-    channels = part if part.ndim == 3 else part[:, :, None]
-    return np.ascontiguousarray(channels[None])
+    return as_batch(part)

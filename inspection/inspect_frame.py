@@ -1,23 +1,34 @@
 """From a frame to a judgement: quality gate, registration, detection, judge.  Station, predict and evaluate share it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from inspection.detector import Detector, Image, StageClock, grey_of
+import numpy as np
+from numpy.typing import NDArray
+
+from inspection.detector import Detector, Findings, Image, StageClock, grey_of
 from inspection.errors import InspectionError
+from inspection.golden import GoldenTemplate, RegistrationLimits
 from inspection.judge import Rule, judge
+from inspection.model import LoadedModel
+from inspection.part_detector import PartDetector
 from inspection.quality import QualityLimits, gate, measure
 from inspection.types import Detection, Judgement, Verdict, error_judgement
 
+AnyDetector = Detector | PartDetector
 FLOOR = 0.05  # findings below this score are not kept
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What was found on one frame, the verdict, and how long each stage took (milliseconds)."""
+    """What was found on one frame, the verdict, and how long each stage took (milliseconds).
+
+    ``heat`` (h, w) float32 in 0..1 spans the frame where the model gives a heat map.
+    """
 
     judgement: Judgement
     detections: tuple[Detection, ...]
     stage_ms: tuple[tuple[str, float], ...]
+    heat: NDArray[np.float32] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,22 +40,27 @@ class Criteria:
     floor: float = FLOOR
 
 
-def inspect_frame(image: Image, detector: Detector, criteria: Criteria) -> Inspection:
+def open_detector(model: LoadedModel, golden: GoldenTemplate | None, limits: RegistrationLimits) -> AnyDetector:
+    """What looks at frames for this model; only a detector compares with a golden."""
+    return Detector(model, golden, limits) if model.card.task == "detect" else PartDetector(model)
+
+
+def inspect_frame(image: Image, detector: AnyDetector, criteria: Criteria) -> Inspection:
     """Judge a frame (H, W) or (H, W, 3) uint8.  A failure on the way is an ERROR verdict with its reason."""
     clock = StageClock()
-    detections: tuple[Detection, ...] = ()
+    findings = Findings(())
     try:
         refused = gate(measure(grey_of(image)), criteria.quality)
         clock.lap("quality")
         if refused is not None:
             judgement = Judgement(Verdict.ERROR, (refused,))
         else:
-            detections = detector.detect(image, floor=criteria.floor, clock=clock)
-            judgement = judge(detections, criteria.rules)
+            findings = detector.look(image, floor=criteria.floor, clock=clock)
+            judgement = judge(findings.detections, criteria.rules)
             clock.lap("judge")
     except InspectionError as error:
-        detections, judgement = (), error_verdict(error)
-    return Inspection(judgement, detections, tuple(clock.stages.items()))
+        findings, judgement = Findings(()), error_verdict(error)
+    return Inspection(judgement, findings.detections, tuple(clock.stages.items()), findings.heat)
 
 
 RULE_OF_ERROR = {

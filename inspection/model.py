@@ -1,7 +1,9 @@
 """The model file: one ONNX with its ModelCard inside, one contract for every trainer.
 
-Inputs ``image`` uint8 (N, H, W, C) and, for a golden-guided model, ``golden`` of the same shape; outputs of a detector
-``boxes`` float32 (N, K, 4) xyxy pixels, ``scores`` float32 (N, K) with 0 for empty slots, ``labels`` int64 (N, K).
+Inputs ``image`` uint8 (N, H, W, C) and, for a golden-guided model, ``golden`` of the same shape.  Outputs by task:
+* detect: ``boxes`` float32 (N, K, 4) xyxy pixels, ``scores`` float32 (N, K) with 0 for empty slots, ``labels`` int64 (N, K);
+* classify: ``scores`` float32 (N, C), each class for itself, and ``heatmap`` float32 (N, h, w) in 0..1 over the whole image;
+* anomaly: ``score`` float32 (N) and ``heatmap`` as above.
 """
 
 import hashlib
@@ -18,6 +20,12 @@ from inspection.openvino import OpenVinoSession
 
 CARD_KEY = "lineside_model_card"
 Provider = Literal["onnxruntime", "openvino"]
+Task = Literal["detect", "classify", "anomaly"]
+OUTPUTS: dict[Task, tuple[str, ...]] = {
+    "detect": ("boxes", "scores", "labels"),
+    "classify": ("scores", "heatmap"),
+    "anomaly": ("score", "heatmap"),
+}
 
 
 class TrainedOn(BaseModel):
@@ -48,6 +56,45 @@ class Metric(BaseModel):
     on: str = Field(description="what it was measured on, and whether a threshold was chosen there")
 
 
+class ClassLimit(BaseModel):
+    """From which score a finding of one class makes a part NG, and from which a person must look."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    defect_class: str
+    ng_score: float = Field(gt=0, le=1)
+    review_score: float = Field(gt=0, le=1)
+
+
+class Calibration(BaseModel):
+    """How `lineside calibrate` chose the limits, and what they promise: counts with exact one-sided bounds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    statement: str = Field(description="the promise, or why there is none, in one sentence")
+    dataset: str
+    dataset_version: str
+    confidence: float = Field(gt=0.5, lt=1)
+    defective: int = Field(ge=0, description="defective parts the limits were chosen on")
+    escapes: int = Field(ge=0, description="of which passed as OK")
+    escape_bound: float | None = Field(default=None, description="upper bound of the escape rate; none: no claim")
+    good: int = Field(ge=0)
+    overkill: int = Field(ge=0)
+    overkill_bound: float | None = None
+    review: int = Field(default=0, ge=0, description="parts in the review band")
+
+
+class ImageLimits(BaseModel):
+    """What images the model was trained on look like: limits for the image-quality gate, in grey levels of 0..255."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min_contrast: float = Field(ge=0)
+    min_sharpness: float = Field(ge=0)
+    min_brightness: float = Field(ge=0)
+    max_brightness: float = Field(le=255)
+
+
 class ModelCard(BaseModel):
     """What a station must know of a model; stored as one JSON in the ONNX metadata."""
 
@@ -55,14 +102,19 @@ class ModelCard(BaseModel):
 
     schema_version: Literal[1] = 1
     name: str
-    task: Literal["detect"]
+    task: Task
     classes: tuple[str, ...] = Field(min_length=1)
     golden_guided: bool
     channels: Literal[1, 3] = 1
-    tile_px: int = Field(ge=64, le=4096, description="side of the square tiles a large frame is cut into")
+    tile_px: int = Field(
+        default=640, ge=64, le=4096, description="side of the square tiles a large frame is cut into, detection only"
+    )
     copper: Literal["dark", "light", ""] = Field(default="", description="polarity of copper in the images, PCB only")
     threshold: float = Field(gt=0, lt=1, description="suggested score from which a finding counts")
     threshold_from: str = Field(description="what the threshold was chosen on")
+    limits: tuple[ClassLimit, ...] = Field(default=(), description="limits of each class, empty: threshold for all")
+    calibration: Calibration | None = Field(default=None, description="none: `lineside calibrate` was not run")
+    images: ImageLimits | None = Field(default=None, description="none: the defaults of the image-quality gate")
     escape_bound: str = Field(
         default="", description="the escape bound that the threshold stands for, empty: none claimed"
     )
@@ -74,12 +126,13 @@ class ModelCard(BaseModel):
     seed: int
     trained_minutes: float = Field(ge=0)
     precision: Literal["fp32", "int8"] = "fp32"
+    precision_note: str = Field(default="", description="why this precision: what the other one gained and cost")
     metrics: tuple[Metric, ...] = ()
     parity: str = Field(default="", description="result of the comparison of the exported file with the trained net")
 
 
 class Session(Protocol):
-    """What the detector needs of an inference engine: named inputs in, the named outputs out, in order."""
+    """What a detector needs of an inference engine: named inputs in, the named outputs out, in order."""
 
     def run(self, names: list[str], feed: dict[str, NDArray[np.uint8]]) -> list[Any]: ...
 
@@ -150,8 +203,9 @@ def _check_contract(path: Path, card: ModelCard, session: "ort.InferenceSession"
     inputs = {node.name: node.type for node in session.get_inputs()}
     outputs = {node.name for node in session.get_outputs()}
     wanted = {"image", "golden"} if card.golden_guided else {"image"}
-    if set(inputs) != wanted or set(inputs.values()) != {"tensor(uint8)"} or outputs != {"boxes", "scores", "labels"}:
+    if set(inputs) != wanted or set(inputs.values()) != {"tensor(uint8)"} or outputs != set(OUTPUTS[card.task]):
         raise ModelError(
-            f"{path} breaks the model contract: inputs {inputs}, outputs {sorted(outputs)}, wanted uint8 {sorted(wanted)}",
-            fix="use a file that `lineside train` wrote",
+            f"{path} breaks the model contract: inputs {inputs}, outputs {sorted(outputs)}, wanted uint8 "
+            f"{sorted(wanted)} and {list(OUTPUTS[card.task])}",
+            fix="use a file that `lineside train` or `lineside export` wrote",
         )

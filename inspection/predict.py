@@ -4,11 +4,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from inspection.detector import Detector, Image, StageClock
+from inspection.detector import Image, StageClock
 from inspection.errors import FrameCorrupt, InspectionError, UsageError
 from inspection.golden import GoldenTemplate, RegistrationLimits
 from inspection.images import IMAGE_SUFFIXES, golden_beside, is_golden, read_grey, read_image
-from inspection.inspect_frame import Criteria, Inspection, error_verdict, inspect_frame
+from inspection.inspect_frame import Criteria, Inspection, error_verdict, inspect_frame, open_detector
 from inspection.judge import Rule, ng_score
 from inspection.model import LoadedModel
 from inspection.quality import QualityLimits
@@ -52,10 +52,14 @@ class Prediction:
 
 
 def card_criteria(model: LoadedModel, threshold: float | None = None) -> Criteria:
-    """Judge by the model's own threshold (or a given one), every class alike."""
-    limit = model.card.threshold if threshold is None else threshold
-    rules = tuple(Rule(name, limit, limit) for name in model.card.classes)
-    return Criteria(QualityLimits(), rules, min(PREDICT_FLOOR, limit))
+    """Judge by the model's own limits, or by one given threshold for every class."""
+    card = model.card
+    images = QualityLimits() if card.images is None else QualityLimits(**card.images.model_dump())
+    limit = card.threshold if threshold is None else threshold
+    rules = tuple(Rule(name, limit, limit) for name in card.classes)
+    if card.limits and threshold is None:
+        rules = tuple(Rule(row.defect_class, row.ng_score, row.review_score) for row in card.limits)
+    return Criteria(images, rules, min(PREDICT_FLOOR, *(rule.review_score for rule in rules)))
 
 
 def predict(model: LoadedModel, requests: Iterable[Request], criteria: Criteria) -> Iterator[Prediction]:
@@ -82,7 +86,7 @@ def _timed(
             fix="give --golden FILE, or put NAME.golden.png beside NAME.png",
         )
     clock = StageClock()
-    seen = inspect_frame(image, Detector(model, golden, RegistrationLimits()), criteria)
+    seen = inspect_frame(image, open_detector(model, golden, RegistrationLimits()), criteria)
     clock.lap("all")
     return seen, clock.total()
 

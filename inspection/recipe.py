@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inspection.config import GOLDEN_WITH_FRAME, Recipe, load_recipe
-from inspection.detector import Detector, Image
+from inspection.detector import Image
 from inspection.errors import ConfigError, FrameCorrupt
 from inspection.golden import GoldenTemplate
 from inspection.images import read_grey
-from inspection.inspect_frame import FLOOR, Criteria, Inspection, inspect_frame
+from inspection.inspect_frame import FLOOR, AnyDetector, Criteria, Inspection, inspect_frame, open_detector
 from inspection.model import LoadedModel, Provider, file_sha256, load_model
 
 LOCK = "recipe.lock"
@@ -44,9 +44,9 @@ class LoadedRecipe:
         self.criteria = Criteria(recipe.quality.limits(), rules, floor)
         self.detector = None if model.card.golden_guided and golden is None else self.detector_for(golden)
 
-    def detector_for(self, golden: GoldenTemplate | None) -> Detector:
+    def detector_for(self, golden: GoldenTemplate | None) -> AnyDetector:
         """A detector that compares with ``golden``."""
-        return Detector(self.model, golden, self.recipe.registration.limits())
+        return open_detector(self.model, golden, self.recipe.registration.limits())
 
     def warm_up(self) -> None:
         """Run the model once: the first inference allocates, and must not be the first part's."""

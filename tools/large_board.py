@@ -72,7 +72,7 @@ def main() -> int:
         began, clock = time.perf_counter(), StageClock()
         detector = Detector(model, GoldenTemplate(golden), RegistrationLimits())
         prepared = time.perf_counter()
-        found = detector.detect(frame, floor=model.card.threshold, clock=clock)
+        found = detector.look(frame, floor=model.card.threshold, clock=clock).detections
         seconds = time.perf_counter() - prepared
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     share = found_share(truth, np.array([d.region.xyxy_px for d in found]).reshape(-1, 4))

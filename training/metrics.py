@@ -117,6 +117,18 @@ def best_f_score(images: Sequence[Scored], classes: int, *, iou: float) -> FScor
     return f_score_at(images, classes, iou=iou, threshold=float(scores[order][best]))
 
 
+def area_under_roc(scores: Floats, defective: NDArray[np.bool_]) -> float:
+    """Probability that a defective part scores above a good one, ties counting half (Mann and Whitney 1947); NaN when
+    one side is empty."""
+    from scipy.stats import rankdata
+
+    bad, good = int(defective.sum()), int((~defective).sum())
+    if not bad or not good:
+        return float("nan")
+    ranks = rankdata(scores)
+    return float((ranks[defective].sum() - bad * (bad + 1) / 2) / (bad * good))
+
+
 def clopper_pearson(events: int, trials: int, *, confidence: float = 0.95) -> tuple[float, float]:
     """Exact two-sided interval for a proportion (Clopper and Pearson 1934); (0, 1) without trials."""
     from scipy.stats import beta

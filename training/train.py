@@ -1,30 +1,44 @@
-"""The training loop, in plain sight."""
+"""The training loop, in plain sight.  What is learnt is a ``Lesson``; the loop is the same for all of our nets."""
 
 import copy
 import json
 import math
+import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import IterableDataset
 from tqdm import tqdm
 
-from datasets.sample import Sample
 from inspection.errors import UsageError
 from training.config import TrainConfig
-from training.data import Crops, Supply, load_pair
-from training.metrics import Scored, best_f_score, mean_average_precision
-from training.models.golden_net import GoldenNet, decode
-from training.targets import detection_loss
 
 EPOCH_CROPS = 4000
-BOX_WEIGHT = 1.0
 CHECKPOINT_S = 60.0
+CHECKS = (0.3, 0.6, 0.8)  # shares of the run after which the held-out samples are looked at
+Batch = list[Tensor]
+
+
+class Lesson(Protocol):
+    """What a net has to learn: its crops, its losses, and a quick look at how well it does."""
+
+    net: nn.Module
+
+    def stream(self, start: int) -> "IterableDataset[tuple[Tensor, ...]]":
+        """Endless seeded stream of training crops; ``start`` is the step a resumed run goes on from."""
+
+    def losses(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Named losses of a batch, on the net's device; their sum is made small."""
+
+    def validate(self, net: nn.Module, *, quick: bool) -> dict[str, float]:
+        """Figures on held-out samples, empty when there are none.  The ones to quote come from `lineside evaluate`."""
 
 
 @dataclass(slots=True)
@@ -38,54 +52,88 @@ class RunState:
     trained_s: float = 0.0
 
 
-def train(config: TrainConfig, supply: Supply, held_out: tuple[Sample, ...]) -> tuple[nn.Module, float]:
+def train(config: TrainConfig, lesson: Lesson) -> tuple[nn.Module, float]:
     """Train until the asked minutes or epochs are over; returns the averaged net on the CPU and the seconds trained.
 
     Writes ``checkpoint.pt`` each minute and when the user interrupts, and ``metrics.jsonl`` as it goes, in
     ``config.out``.  A non-finite loss stops the run at once (UsageError); the last checkpoint is kept.
+    Under torchrun each process trains on its own crops and device and the first one writes.
     """
-    torch.manual_seed(config.seed)
-    device = torch.device(config.device)
-    state = _start(config, len(supply.classes), device)
-    loader = torch.utils.data.DataLoader(
-        Crops(supply, start=state.step),
-        batch_size=config.batch,
-        num_workers=config.workers,
-        pin_memory=device.type == "cuda",
-    )
-    checkpoint = config.out / "checkpoint.pt"
-    with (config.out / "metrics.jsonl").open("a", encoding="utf-8") as log, _bar() as bar:
-        try:
-            _loop(state, loader, config, (log, bar, held_out, supply.classes))
-        except KeyboardInterrupt:
-            save_checkpoint(checkpoint, state, config)
-            raise
-        save_checkpoint(checkpoint, state, config)
-        if held_out:
-            _write(log, "val", state, **validate(state.average, held_out, supply.classes))
+    with _process_group(config) as (rank, world):
+        torch.manual_seed(config.seed + rank)
+        device = torch.device(config.device, rank % max(1, torch.cuda.device_count()) if config.device == "cuda" else 0)
+        state = _start(config, lesson, device)
+        learner = _shared(state.net, device) if world > 1 else state.net
+        loader = torch.utils.data.DataLoader(
+            lesson.stream(state.step * world + rank),
+            batch_size=config.batch,
+            num_workers=config.workers,
+            pin_memory=device.type == "cuda",
+        )
+        log_path = config.out / "metrics.jsonl" if rank == 0 else Path(os.devnull)
+        with log_path.open("a", encoding="utf-8") as log, _bar(hidden=rank > 0) as bar:
+            try:
+                _loop(state, learner, loader, _Watch(config, lesson, log, bar, rank, world))
+            except KeyboardInterrupt:
+                if rank == 0:
+                    save_checkpoint(config.out / "checkpoint.pt", state, config)
+                raise
+            if rank == 0:
+                save_checkpoint(config.out / "checkpoint.pt", state, config)
+                _write(log, "val", state, **lesson.validate(state.average, quick=False))
     return state.average.cpu().eval(), state.trained_s
 
 
-def _bar() -> "tqdm[Any]":
-    return tqdm(total=100, unit="%", desc="training", bar_format="{l_bar}{bar}| {elapsed}<{remaining} {postfix}")
+@contextmanager
+def _process_group(config: TrainConfig) -> Iterator[tuple[int, int]]:
+    """Rank and number of the processes that torchrun started; (0, 1) without it."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield 0, 1
+        return
+    torch.distributed.init_process_group("nccl" if config.device == "cuda" else "gloo")
+    try:
+        yield torch.distributed.get_rank(), world
+    finally:
+        torch.distributed.destroy_process_group()
 
 
-def _loop(
-    state: RunState,
-    loader: Iterable[tuple[Tensor, Tensor, Tensor]],
-    config: TrainConfig,
-    watch: "tuple[TextIO, tqdm[Any], tuple[Sample, ...], tuple[str, ...]]",
-) -> None:
-    """Step until the run is done.  ``watch``: metrics file, progress bar, held-out samples and class names."""
-    log, bar, held_out, classes = watch
+def is_first_process() -> bool:
+    """Whether this process writes the files of the run: all but the first of torchrun's only train."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _shared(net: nn.Module, device: torch.device) -> nn.Module:
+    ids = [device] if device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(net, device_ids=ids)
+
+
+def _bar(*, hidden: bool) -> "tqdm[Any]":
+    form = "{l_bar}{bar}| {elapsed}<{remaining} {postfix}"
+    return tqdm(total=100, unit="%", desc="training", bar_format=form, disable=hidden)
+
+
+@dataclass(frozen=True, slots=True)
+class _Watch:
+    config: TrainConfig
+    lesson: Lesson
+    log: TextIO
+    bar: "tqdm[Any]"
+    rank: int
+    world: int
+
+
+def _loop(state: RunState, learner: nn.Module, loader: Iterable[Batch], watch: _Watch) -> None:
+    """Step until the run is done.  ``learner`` is the net, or the net shared between processes."""
+    config = watch.config
     saved = clock = time.monotonic()
     done = _progress(config, state)
-    checks = [share for share in (0.3, 0.6, 0.8) if share > done]
-    window: list[tuple[float, float]] = []
+    checks = [share for share in CHECKS if share > done]
+    window: list[dict[str, float]] = []
     batches = iter(loader)
     while done < 1.0:
-        losses = _step(state, next(batches), config, done)
-        if not all(math.isfinite(loss) for loss in losses):
+        losses = _step(state, learner, next(batches), watch.lesson, _learning_rate(config, done))
+        if not all(math.isfinite(loss) for loss in losses.values()):
             raise UsageError(
                 f"the loss became {losses} at step {state.step}",
                 fix="lower --learning-rate, or resume from the last checkpoint with --resume",
@@ -94,27 +142,40 @@ def _loop(
         now = time.monotonic()
         state.trained_s += now - clock
         clock = now
-        done = _progress(config, state)
+        done = _agreed(_progress(config, state), watch.world)
         if state.step % 50 == 0:
-            heat, box = np.mean(window, axis=0)
+            _report(state, window, watch, done)
             window.clear()
-            _write(log, "train", state, heat_loss=heat, box_loss=box)
-            bar.set_postfix(step=state.step, heat=f"{heat:.3f}", box=f"{box:.3f}")
-            bar.update(100 * min(done, 1.0) - bar.n)
-        if checks and done >= checks[0] and held_out:
+        if checks and done >= checks[0] and watch.rank == 0:
             checks.pop(0)
-            _write(log, "val", state, **validate(state.average, held_out[::4], classes))
-        if now - saved > CHECKPOINT_S:
+            _write(watch.log, "val", state, **watch.lesson.validate(state.average, quick=True))
+        if now - saved > CHECKPOINT_S and watch.rank == 0:
             save_checkpoint(config.out / "checkpoint.pt", state, config)
             saved = now
         clock = time.monotonic()  # validation and checkpoints do not count as training time
 
 
-def _start(config: TrainConfig, classes: int, device: torch.device) -> RunState:
+def _agreed(done: float, world: int) -> float:
+    """The share that is done, the same in every process: one that stopped early would leave the others waiting."""
+    if world == 1:
+        return done
+    share = torch.tensor([done], device="cuda" if torch.distributed.get_backend() == "nccl" else "cpu")
+    torch.distributed.all_reduce(share, op=torch.distributed.ReduceOp.MAX)
+    return float(share)
+
+
+def _report(state: RunState, window: list[dict[str, float]], watch: _Watch, done: float) -> None:
+    means = {name: float(np.mean([row[name] for row in window])) for name in window[0]}
+    _write(watch.log, "train", state, **{f"{name}_loss": value for name, value in means.items()})
+    watch.bar.set_postfix(step=state.step, **{name: f"{value:.3f}" for name, value in means.items()})
+    watch.bar.update(100 * min(done, 1.0) - watch.bar.n)
+
+
+def _start(config: TrainConfig, lesson: Lesson, device: torch.device) -> RunState:
     config.out.mkdir(parents=True, exist_ok=True)
-    net = GoldenNet(classes)
+    net = lesson.net
     if config.init is not None:
-        net.load_state_dict(_read_checkpoint(config.init)["average"])
+        _load_fitting(net, _read_checkpoint(config.init)["average"], config.init)
     net = net.to(device, memory_format=torch.channels_last)
     average = copy.deepcopy(net).eval()
     decayed = [p for p in net.parameters() if p.ndim > 1]
@@ -145,26 +206,33 @@ def _learning_rate(config: TrainConfig, done: float) -> float:
     return config.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
 
 
-def _step(
-    state: RunState, batch: tuple[Tensor, Tensor, Tensor], config: TrainConfig, done: float
-) -> tuple[float, float]:
-    """One optimiser step; returns heat and box loss."""
+def _step(state: RunState, learner: nn.Module, batch: Batch, lesson: Lesson, rate: float) -> dict[str, float]:
+    """One optimiser step; returns the losses by name."""
     device = next(state.net.parameters()).device
-    pair, heat, boxes = (tensor.to(device, non_blocking=True) for tensor in batch)
-    pair = (pair.float() / 255).to(memory_format=torch.channels_last)
     for group in state.optimiser.param_groups:
-        group["lr"] = _learning_rate(config, done)
+        group["lr"] = rate
     state.net.train()
-    with torch.autocast(device.type, torch.bfloat16, enabled=fast_bfloat16(device)):
-        heat_loss, box_loss = detection_loss(*state.net(pair), (heat, boxes))
-    loss = heat_loss + BOX_WEIGHT * box_loss
+    with torch.autocast(device.type, torch.bfloat16) if fast_bfloat16(device) else nullcontext():
+        losses = lesson.losses(learner, [tensor.to(device, non_blocking=True) for tensor in batch])
     state.optimiser.zero_grad(set_to_none=True)
-    loss.backward()
+    torch.stack(list(losses.values())).sum().backward()
     nn.utils.clip_grad_norm_(state.net.parameters(), 10.0)
     state.optimiser.step()
     state.step += 1
     _follow(state)
-    return float(heat_loss.detach()), float(box_loss.detach())
+    return {name: float(loss.detach()) for name, loss in losses.items()}
+
+
+def _load_fitting(net: nn.Module, stored: dict[str, Tensor], path: Path) -> None:
+    """Start from the weights of another run; those that belong to other classes are left as they are."""
+    own = net.state_dict()
+    fitting = {name: value for name, value in stored.items() if name in own and own[name].shape == value.shape}
+    if len(fitting) < len(own) / 2:
+        raise UsageError(
+            f"{path} is of another kind of net: only {len(fitting)} of {len(own)} tensors fit",
+            fix="start from a run of the same product with --init",
+        )
+    net.load_state_dict({**own, **fitting})
 
 
 def fast_bfloat16(device: torch.device) -> bool:
@@ -208,46 +276,9 @@ def _read_checkpoint(path: Path) -> dict:  # type: ignore[type-arg]
     return torch.load(path, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
 
 
-@torch.no_grad()
-def validate(net: nn.Module, samples: tuple[Sample, ...], classes: tuple[str, ...]) -> dict[str, float]:
-    """Quick look at held-out pairs with the torch net, unregistered; the figures to quote come from `lineside evaluate`."""
-    net.eval()
-    device = next(net.parameters()).device
-    images = []
-    for sample in samples:
-        pair = load_pair(sample, classes)
-        stack = torch.from_numpy(np.stack([pair.frame, pair.golden])).to(device).float()[None] / 255
-        heat, distance = net(_padded(stack).to(memory_format=torch.channels_last))
-        boxes, scores, labels = (
-            out[0].cpu().numpy() for out in decode(torch.sigmoid(heat.float()), distance.float(), keep=100)
-        )
-        found = scores > 0
-        images.append(
-            Scored(
-                pair.labels[:, :4].astype(float),
-                pair.labels[:, 4].astype(np.int64),
-                boxes[found].astype(float),
-                labels[found],
-                scores[found].astype(float),
-            )
-        )
-    best = best_f_score(images, len(classes), iou=0.33)
-    return {
-        "images": len(images),
-        "map_33": mean_average_precision(images, len(classes), (0.33,)),
-        "map_50": mean_average_precision(images, len(classes), (0.5,)),
-        "map_75": mean_average_precision(images, len(classes), (0.75,)),
-        "f": best.f,
-        "f_threshold": best.threshold,
-    }
-
-
-def _padded(stack: Tensor) -> Tensor:
-    height, width = stack.shape[2:]
-    return nn.functional.pad(stack, (0, -width % 16, 0, -height % 16), mode="replicate")
-
-
 def _write(log: TextIO, kind: str, state: RunState, **values: float) -> None:
+    if kind == "val" and not values:
+        return  # nothing is held out
     row = {"kind": kind, "step": state.step, "trained_s": state.trained_s, **values}
     log.write(json.dumps({k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}) + "\n")
     log.flush()

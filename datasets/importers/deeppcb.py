@@ -39,7 +39,6 @@ class _Pair:
 class DeepPcbImporter:
     """Importer for the folder ``PCBData`` or the one that holds it."""
 
-    classes: tuple[str, ...] = CLASSES
     layout: str = "DeepPCB: PCBData/group00041/00041/00041000_test.jpg, .._temp.jpg, ../00041_not/00041000.txt"
 
     def recognises(self, path: Path) -> bool:
@@ -65,7 +64,7 @@ class DeepPcbImporter:
                 name = f"{pair.group}-{pair.stem}" if pair.stem in repeated else pair.stem
                 samples.append(Sample(pair.frame, pair.golden, labels, pair.group, splits.get(pair.key, ""), name))
             problems += found
-        return Survey(path, tuple(samples), tuple(problems))
+        return Survey(path, tuple(samples), tuple(problems), CLASSES)
 
     def read(self, path: Path) -> Iterator[Sample]:
         """Every sample; UsageError listing all problems at once when there are any."""

@@ -1,9 +1,10 @@
-import dataclasses
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given, settings
@@ -26,20 +27,39 @@ from inspection.errors import InspectionError, UsageError
 
 CLASSES = ("scratch", "dent")
 side = st.floats(0, 1000, allow_nan=False, width=32)
+polygons = st.lists(st.lists(st.tuples(side, side), min_size=3, max_size=5).map(tuple), max_size=2).map(tuple)
 boxes = st.builds(
-    lambda name, x, y, w, h: LabelledBox(name, (x, y, x + w + 1, y + h + 1)), st.sampled_from(CLASSES), *[side] * 4
+    lambda name, x, y, w, h, outline: LabelledBox(name, (x, y, x + w + 1, y + h + 1), outline),
+    st.sampled_from(CLASSES),
+    *[side] * 4,
+    polygons,
 )
 digests = st.integers(0, 2**64).map(lambda n: f"{n:064x}")
 rows = st.lists(
-    st.tuples(st.lists(boxes, max_size=3), st.sampled_from("abc"), st.sampled_from(SPLITS), digests), max_size=6
+    st.tuples(
+        st.lists(boxes, max_size=3),
+        st.sampled_from("abc"),
+        st.sampled_from(SPLITS),
+        digests,
+        st.sampled_from(("", *CLASSES)),
+    ),
+    max_size=6,
 )
-Rows = list[tuple[list[LabelledBox], str, str, str]]
+Rows = list[tuple[list[LabelledBox], str, str, str, str]]
 
 
 def dataset_of(rows: Rows, *, prefix: str = "s", source: str = "", golden: str = "") -> Dataset:
     samples = tuple(
-        Sample(Path(f"{prefix}{i}.png"), None, tuple(labels), group, split, f"{prefix}{i}")  # type: ignore[arg-type]
-        for i, (labels, group, split, _) in enumerate(rows)
+        Sample(
+            Path(f"{prefix}{i}.png"),
+            None,
+            tuple(labels),
+            group,
+            split,  # type: ignore[arg-type]
+            f"{prefix}{i}",
+            image_class,
+        )
+        for i, (labels, group, split, _, image_class) in enumerate(rows)
     )
     return Dataset(
         "d" + source, CLASSES, samples, tuple(Digest(row[3], golden) for row in rows), Origin("test", source)
@@ -60,14 +80,15 @@ def test_version_depends_on_the_content(one: Rows, other: Rows) -> None:
     """Two datasets have the same version only when their content is the same."""
 
     def content(rows: Rows) -> list[str]:
-        key = lambda label: (label.defect_class, label.box_px)  # noqa: E731
-        return sorted(repr((sorted(labels, key=key), *rest)) for labels, *rest in rows)
+        key = lambda label: (label.defect_class, label.box_px, sorted(label.polygons_px))  # noqa: E731
+        return sorted(repr((sorted(map(key, labels)), *rest)) for labels, *rest in rows)
 
     same = content(one) == content(other)
     assert same == (dataset_of(one).version == dataset_of(other).version)
 
 
-ROW = ([LabelledBox("dent", (1, 2, 3, 4))], "a", "train", "0" * 64)
+OUTLINE = ((1, 2), (3, 2), (3, 4))
+ROW = ([LabelledBox("dent", (1, 2, 3, 4))], "a", "train", "0" * 64, "")
 
 
 @pytest.mark.parametrize(
@@ -78,10 +99,12 @@ ROW = ([LabelledBox("dent", (1, 2, 3, 4))], "a", "train", "0" * 64)
         ([], *ROW[1:]),
         (ROW[0] * 2, *ROW[1:]),
         (ROW[0], "b", *ROW[2:]),
-        (*ROW[:2], "val", ROW[3]),
-        (*ROW[:3], "1" * 64),
+        (*ROW[:2], "val", *ROW[3:]),
+        (*ROW[:3], "1" * 64, ""),
+        (*ROW[:4], "dent"),
+        ([LabelledBox("dent", (1, 2, 3, 4), (OUTLINE,))], *ROW[1:]),
     ],
-    ids=["box", "class", "no label", "label twice", "group", "split", "image"],
+    ids=["box", "class", "no label", "label twice", "group", "split", "image", "image class", "outline"],
 )
 def test_every_part_of_the_content_changes_the_version(changed: tuple) -> None:
     """Changing one thing that matters changes the version."""
@@ -92,15 +115,44 @@ def test_golden_and_classes_change_the_version() -> None:
     """Another golden or another list of classes is another version."""
     plain = dataset_of([ROW])
     assert plain.version != dataset_of([ROW], golden="2" * 64).version
-    assert plain.version != dataclasses.replace(plain, classes=("dent", "scratch")).version
+    assert plain.version != replace(plain, classes=("dent", "scratch")).version
 
 
 def test_whole_numbers_and_floats_are_the_same_box() -> None:
     """An importer that reads integers gives the version of one that reads floats."""
     sample = dataset_of([ROW]).samples[0]
-    as_float = dataclasses.replace(sample, labels=(LabelledBox("dent", (1.0, 2.0, 3.0, 4.0)),))
+    as_float = replace(sample, labels=(LabelledBox("dent", (1.0, 2.0, 3.0, 4.0)),))
     digest = [Digest("0" * 64, "")]
     assert content_version(CLASSES, [sample], digest) == content_version(CLASSES, [as_float], digest)
+
+
+def test_version_of_boxes_alone_is_that_of_earlier_releases() -> None:
+    """Datasets without polygons and image classes keep the version they had before there were any."""
+    assert "6dfb66f23ef2ba7d6aaf549ec97c23b62f81363f282b2edfd88d2a5393994863" == dataset_of([ROW]).version
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows)
+def test_every_content_survives_writing(rows: Rows) -> None:
+    """Labels, polygons, image classes, groups and splits are read back as they were written."""
+    with TemporaryDirectory() as folder:
+        samples = [replace(s, image=Path(folder) / s.image) for s in dataset_of(rows).samples]
+        for sample in samples:
+            sample.image.write_text(sample.name, encoding="utf-8")
+        made = make_dataset("d", samples, classes=CLASSES, origin=Origin("test", ""))
+        loaded = write_dataset(Path(folder) / "out", made)
+    assert made.version == loaded.version
+    assert samples == [replace(new, image=old.image) for new, old in zip(loaded.samples, samples, strict=True)]
+
+
+def test_manifest_without_the_newer_keys_is_read(
+    tmp_path: Path, make_sample: Callable[..., Sample], gather: Callable[..., Dataset]
+) -> None:
+    """A dataset of boxes is written as by earlier releases, which know neither polygons nor image classes."""
+    write_dataset(tmp_path / "out", gather(make_sample("a")))
+    row = json.loads((tmp_path / "out" / MANIFEST).read_text(encoding="utf-8"))["samples"][0]
+    assert set(row) == {"name", "image", "image_sha256", "golden", "golden_sha256", "labels", "group", "split"}
+    assert set(row["labels"][0]) == {"defect_class", "box_px"}
 
 
 def test_round_trip(tmp_path: Path, make_sample: Callable[..., Sample], gather: Callable[..., Dataset]) -> None:
@@ -140,7 +192,7 @@ def test_same_base_name_in_two_folders_is_kept_apart(
     twin = tmp_path / "twin" / "A.png"
     twin.parent.mkdir()
     b.image.rename(twin)
-    loaded = write_dataset(tmp_path / "out", gather(a, dataclasses.replace(b, image=twin)))
+    loaded = write_dataset(tmp_path / "out", gather(a, replace(b, image=twin)))
     assert [s.image.name for s in loaded.samples] == ["a.png", "A.png"]
     assert changed_files(loaded) == ()
 
@@ -150,7 +202,7 @@ def test_shared_golden_is_stored_once(
 ) -> None:
     """Frames of one product share one golden file."""
     a, b = make_sample("a", golden=True), make_sample("b")
-    loaded = write_dataset(tmp_path / "out", gather(a, dataclasses.replace(b, golden=a.golden)))
+    loaded = write_dataset(tmp_path / "out", gather(a, replace(b, golden=a.golden)))
     assert loaded.samples[0].golden == loaded.samples[1].golden
     assert len(list((tmp_path / "out" / "goldens").iterdir())) == 1
 
@@ -231,6 +283,10 @@ EDITS: dict[str, tuple[Callable[[dict], object], str]] = {
     "degenerate box": (lambda d: d["samples"][0]["labels"][0].update(box_px=[5, 2, 5, 40]), "x2 > x1"),
     "three sides": (lambda d: d["samples"][0]["labels"][0].update(box_px=[5, 2, 5]), "box_px"),
     "unknown class": (lambda d: d["samples"][0]["labels"][0].update(defect_class="rust"), "'rust'"),
+    "unknown image class": (row_edit("image_class", "rust"), "is of class 'rust'"),
+    "image class changed": (row_edit("image_class", "dent"), "was edited"),
+    "two corners": (lambda d: d["samples"][0]["labels"][0].update(polygons_px=[[[1, 2], [3, 4]]]), "three or more"),
+    "half a point": (lambda d: d["samples"][0]["labels"][0].update(polygons_px=[[[1, 2], [3]]]), "polygons_px"),
     "class twice": (lambda d: d.update(classes=["dent", "scratch", "dent"]), "unique"),
     "name twice": (row_edit("name", "b"), "2 samples are named 'b'"),
     "no name": (lambda d: d.update(name=" "), "has no name"),

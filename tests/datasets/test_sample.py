@@ -41,6 +41,39 @@ def test_incomplete_sample_cannot_exist(group: str, split: str, name: str) -> No
         Sample(Path("a.png"), None, (), group, split, name)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    "polygon",
+    [(), ((0, 0), (1, 1)), ((0, 0), (1, 1), (2,)), ((0, 0), (1, 1), (2, float("nan")))],
+    ids=["no point", "two points", "half a point", "not finite"],
+)
+def test_degenerate_polygon_cannot_exist(polygon: tuple[tuple[float, float], ...]) -> None:
+    """An outline of fewer than three points, or with a point that is none, is refused."""
+    with pytest.raises(ValueError, match="polygon"):
+        LabelledBox("open", (0, 0, 4, 4), (polygon,))
+
+
+BOX = LabelledBox("dent", (0, 0, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("labels", "image_class", "expected"),
+    [((), "", set()), ((BOX,), "", {"dent"}), ((), "rust", {"rust"}), ((BOX,), "rust", {"dent", "rust"})],
+    ids=["good part", "box", "whole image", "both"],
+)
+def test_box_or_image_class_makes_a_part_defective(
+    labels: tuple[LabelledBox, ...], image_class: str, expected: set[str]
+) -> None:
+    """A part is good only when neither a box nor the class of the image speaks against it."""
+    sample = Sample(Path("a.png"), None, labels, "g", "", "a", image_class)
+    assert (sample.defective, sample.defect_classes) == (bool(expected), expected)
+
+
+def test_blank_image_class_cannot_exist() -> None:
+    """A class of blanks names nothing."""
+    with pytest.raises(ValueError, match="image_class"):
+        Sample(Path("a.png"), None, (), "g", "", "a", " ")
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff\xe0\x00\x10JFIF", b"hello"], ids=["empty", "cut", "text"])
 def test_bad_image_of_a_dataset_is_a_usage_error(tmp_path: Path, content: bytes) -> None:
     """An image of a dataset that cannot be read says which file and what to do."""

@@ -45,7 +45,7 @@ def near(findings: tuple[Detection, ...], x: float, y: float, least: float) -> l
 
 
 def detect(model: LoadedModel, golden: np.ndarray, frame: np.ndarray) -> tuple[Detection, ...]:
-    return Detector(model, GoldenTemplate(golden), LIMITS).detect(frame, floor=0.05, clock=StageClock())
+    return Detector(model, GoldenTemplate(golden), LIMITS).look(frame, floor=0.05, clock=StageClock()).detections
 
 
 def seam_places(width: int, height: int) -> list[tuple[int, int]]:
@@ -149,7 +149,7 @@ def test_findings_come_best_first_and_above_the_floor(demo_model: LoadedModel, d
     """The floor is the least score listed; a lower floor only adds findings."""
     frame, golden = spoil(demo_golden, somewhere(640, 640)), GoldenTemplate(demo_golden)
     lists = [
-        Detector(demo_model, golden, LIMITS).detect(frame, floor=floor, clock=StageClock()) for floor in (0.5, 0.02)
+        Detector(demo_model, golden, LIMITS).look(frame, floor=floor, clock=StageClock()).detections for floor in (0.5, 0.02)
     ]
     scores = [found.score for found in lists[1]]
     assert sorted(scores, reverse=True) == scores
@@ -161,7 +161,7 @@ def test_detector_is_pure(demo_model: LoadedModel, demo_golden: np.ndarray) -> N
     frame = spoil(large(demo_golden, 700, 700), [(320, 320)])
     before, golden = frame.tobytes(), large(demo_golden, 700, 700)
     detector = Detector(demo_model, GoldenTemplate(golden), LIMITS)
-    first, second = (detector.detect(frame, floor=0.02, clock=StageClock()) for _ in range(2))
+    first, second = (detector.look(frame, floor=0.02, clock=StageClock()).detections for _ in range(2))
     assert first == second
     assert before == frame.tobytes()
 
@@ -169,7 +169,7 @@ def test_detector_is_pure(demo_model: LoadedModel, demo_golden: np.ndarray) -> N
 def test_every_stage_is_timed(demo_model: LoadedModel, demo_golden: np.ndarray) -> None:
     """The clock names registration, laying over and inference, and their sum is the total."""
     clock = StageClock()
-    Detector(demo_model, GoldenTemplate(demo_golden), LIMITS).detect(demo_golden, floor=0.5, clock=clock)
+    Detector(demo_model, GoldenTemplate(demo_golden), LIMITS).look(demo_golden, floor=0.5, clock=clock)
     assert ["register", "lay_over", "infer"] == list(clock.stages)
     assert sum(clock.stages.values()) == clock.total()
 

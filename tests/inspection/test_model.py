@@ -65,7 +65,7 @@ def refusal(path: Path) -> str:
 
 def detect(path: Path) -> tuple[object, ...]:
     detector = Detector(load_model(path, threads=1), None, RegistrationLimits())
-    return detector.detect(FRAME, floor=0.05, clock=StageClock())
+    return detector.look(FRAME, floor=0.05, clock=StageClock()).detections
 
 
 def test_demo_model_brings_its_card(demo_model: LoadedModel) -> None:
@@ -122,7 +122,7 @@ def with_card(**changes: object) -> str:
         (with_card(threshold=0), "threshold"),
         (with_card(threshold=1), "threshold"),
         (with_card(tile_px=8), "tile_px"),
-        (with_card(task="classify"), "task"),
+        (with_card(task="segment"), "task"),
         (with_card(schema_version=2), "schema_version"),
         (with_card(seed=...), "seed"),
         ("no json", ""),

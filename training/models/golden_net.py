@@ -9,29 +9,10 @@ full resolution and learns by itself which differences are edge noise.  Heat-map
 import torch
 from torch import Tensor, nn
 
+from training.models.blocks import Residual, conv_bn
+from training.models.candidates import suppress_overlap
+
 STRIDE = 8
-SECOND_OPINION = 0.3  # what is left of the score of another class at the same place
-
-
-def conv_bn(channels_in: int, channels_out: int, *, stride: int = 1) -> nn.Sequential:
-    """3x3 convolution, batch norm, ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False),
-        nn.BatchNorm2d(channels_out),
-        nn.ReLU(inplace=True),
-    )
-
-
-class Residual(nn.Module):
-    """Two 3x3 convolutions added to their input."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first = conv_bn(channels, channels)
-        self.second = nn.Sequential(nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(x + self.second(self.first(x)))
 
 
 class GoldenNet(nn.Module):
@@ -67,9 +48,7 @@ def decode(heat: Tensor, distance: Tensor, *, keep: int, floor: float = 0.003) -
 
     heat (N, C, h, w) **probabilities**, distance (N, 4, h, w) -> boxes (N, K, 4) xyxy pixels, scores (N, K) in
     descending order, labels (N, K) int64.  A cell is a candidate when it is the peak of its own class among its
-    eight neighbours.  A candidate is suppressed (score 0) by a better one of its class at IoU > 0.45, and keeps
-    ``SECOND_OPINION`` of its score beside a better one of another class at IoU > 0.8: too little to be a false call,
-    enough to be listed (Fast NMS, Bolya et al. 2019: suppressed boxes suppress too, which keeps it free of loops).
+    eight neighbours; overlap is suppressed by ``suppress_overlap``.
     Boxes may reach outside the tile; the runtime clips them to the frame.
     Plain tensor operations only, so the same code runs in torch and inside the exported graph.
     """
@@ -86,19 +65,3 @@ def decode(heat: Tensor, distance: Tensor, *, keep: int, floor: float = 0.003) -
     boxes = STRIDE * torch.stack([x - reach[:, 0], y - reach[:, 1], x + reach[:, 2], y + reach[:, 3]], 2)
     scores = suppress_overlap(boxes, scores, labels)
     return boxes, scores * (scores > floor), labels
-
-
-def suppress_overlap(boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
-    """Fast NMS over (N, K, 4) boxes in descending order of score; returns the scores (N, K) that are left."""
-    top = torch.maximum(boxes[:, :, None, :2], boxes[:, None, :, :2])
-    bottom = torch.minimum(boxes[:, :, None, 2:], boxes[:, None, :, 2:])
-    side = (bottom - top).clamp(min=0.0)
-    inner = side[..., 0] * side[..., 1]  # (N, K, K)
-    size = (boxes[:, :, 2:] - boxes[:, :, :2]).clamp(min=0.0)
-    area = size[..., 0] * size[..., 1]
-    iou = inner / (area[:, :, None] + area[:, None, :] - inner + 1e-6)
-    better = torch.ones(boxes.shape[1], boxes.shape[1], device=boxes.device).triu(1)  # row suppresses column
-    same = (labels[:, :, None] == labels[:, None, :]).to(iou.dtype)
-    repeated = ((iou > 0.45).to(iou.dtype) * same * better).max(1).values
-    doubted = ((iou > 0.8).to(iou.dtype) * (1 - same) * better).max(1).values
-    return scores * (1 - repeated) * (1 - (1 - SECOND_OPINION) * doubted)

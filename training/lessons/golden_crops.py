@@ -14,7 +14,7 @@ from datasets.synth.artwork import draw_board
 from datasets.synth.camera import CameraModel, photograph
 from datasets.synth.defects import DefectStyle, inject, is_visible, read_artwork
 from training.augment import Photometry, frame_photometry, nudge, shade, turn
-from training.targets import Labels, heat_targets
+from training.lessons.golden_targets import Labels, heat_targets
 
 Image = NDArray[np.uint8]
 Crop = tuple[Image, Image, Labels]

@@ -1,0 +1,320 @@
+"""Reads COCO: one JSON file a split with images, categories and boxes; outlines as polygons or run lengths.
+
+    SRC/annotations/instances_train2017.json, SRC/images/train2017/1.jpg
+    SRC/coco_train.json, SRC/images/train/1.jpg
+    SRC/train/_annotations.coco.json, SRC/train/1.jpg        as Roboflow writes it
+
+The name of the file, else of its folder, tells the split.  An image without annotations is a good part.
+"""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError
+
+from datasets.importers import Problem, Survey
+from datasets.importers.outlines import mask_of_runs, regions
+from datasets.importers.reading import (
+    Draft,
+    extent,
+    files,
+    finish,
+    folders,
+    image_size,
+    is_image,
+    other_size,
+    place_label,
+    points_of,
+    short,
+    split_in,
+    split_of,
+    wrong_layout,
+)
+from datasets.sample import LabelledBox, Polygon, Sample, Split
+from inspection.types import Box
+
+OWN_KEY = "lineside"  # what only our own exports tell of an image
+_HEAD_BYTES = 65536
+
+
+class _Runs(BaseModel):
+    counts: str | list[int]
+    size: tuple[int, int]
+
+
+class _Own(BaseModel):
+    name: str = ""
+    group: str = ""
+    image_class: str = ""
+    golden: str = ""
+
+
+class _ImageRow(BaseModel):
+    id: int | str
+    file_name: str = Field(min_length=1)
+    width: int | None = None
+    height: int | None = None
+    own: _Own = Field(default=_Own(), alias=OWN_KEY)
+
+
+class _CategoryRow(BaseModel):
+    id: int
+    name: str = Field(min_length=1)
+    supercategory: str | None = None
+
+
+class _AnnotationRow(BaseModel):
+    image_id: int | str
+    category_id: int
+    bbox: Annotated[list[float], Field(min_length=4, max_length=4)] | None = None
+    segmentation: list[list[float]] | _Runs | None = None
+    iscrowd: int = 0
+
+
+_Row = TypeVar("_Row", bound=BaseModel)
+
+
+@dataclass(slots=True)
+class _File:
+    """One JSON file while it is read."""
+
+    path: Path
+    where: str
+    split: Split
+    images: dict[int | str, _ImageRow] = field(default_factory=dict)
+    categories: dict[int, _CategoryRow] = field(default_factory=dict)
+    labels: defaultdict[int | str, list[_AnnotationRow]] = field(default_factory=lambda: defaultdict(list))
+    unusable: set[int | str] = field(default_factory=set)
+
+
+class CocoImporter:
+    """Importer for a folder with one or more COCO files and the images they name."""
+
+    layout: str = "COCO: SRC/annotations/instances_train.json and SRC/images/train/1.jpg, or Roboflow's COCO"
+
+    def recognises(self, path: Path) -> bool:
+        """Whether a JSON file begins like COCO."""
+        return path.is_dir() and any(True for _ in _coco_files(path))
+
+    def survey(self, path: Path) -> Survey:
+        """Read every COCO file and every image it names; see ``Importer``."""
+        root = path.absolute()
+        found = list(_coco_files(root)) if path.is_dir() else []
+        if not found:
+            raise wrong_layout(path, self.layout)
+        problems: list[Problem] = []
+        read = [_read(root, file, problems) for file in found]
+        images = _Images(root)
+        drafts: list[Draft] = []
+        for file in read:
+            drafts += _drafts(images, file, problems)
+        classes = _classes(read)
+        unnamed = len(images.all) - len(images.taken)
+        notes = [f"{unnamed} image file(s) are named in no COCO file and were left out"] if unnamed else []
+        return finish(path, drafts, problems=problems, classes=classes, notes=notes)
+
+    def read(self, path: Path) -> Iterator[Sample]:
+        """Every sample; UsageError listing all problems at once when there are any."""
+        return iter(self.survey(path).complete())
+
+
+def _coco_files(root: Path) -> Iterator[Path]:
+    homes = [root, *(folder for folder in folders(root) if split_of(folder.name))]
+    homes += [folder for home in homes for folder in folders(home) if folder.name.casefold() == "annotations"]
+    return (file for home in homes for file in sorted(home.glob("*.json")) if _begins_like_coco(file))
+
+
+def _begins_like_coco(file: Path) -> bool:
+    try:
+        with file.open("rb") as content:
+            head = content.read(_HEAD_BYTES)
+    except OSError:
+        return False
+    return b'"images"' in head or b'"image_id"' in head
+
+
+def _read(root: Path, path: Path, problems: list[Problem]) -> _File:
+    """The rows of a file that can be used; what is wrong with the others goes to ``problems``."""
+    file = _File(path, short(root, path), _split(root, path))
+    document = _document(file, problems)
+    for number, image in _rows(file, document, "images", _ImageRow, problems):
+        if image.id in file.images:
+            problems.append(Problem(file.where, f"images[{number}]: id {image.id} occurs twice"))
+            file.unusable.add(image.id)
+        file.images.setdefault(image.id, image)
+    for number, category in _rows(file, document, "categories", _CategoryRow, problems):
+        if category.id in file.categories:
+            problems.append(Problem(file.where, f"categories[{number}]: id {category.id} occurs twice"))
+        file.categories.setdefault(category.id, category)
+    _read_annotations(file, document, problems)
+    return file
+
+
+def _split(root: Path, path: Path) -> Split:
+    words = [split_of(word) for word in re.findall(r"[a-z]+", path.stem.casefold())]
+    return next((split for split in words if split), split_in(root, path))
+
+
+def _document(file: _File, problems: list[Problem]) -> dict[str, Any]:
+    try:
+        document = json.loads(file.path.read_bytes())
+    except (OSError, ValueError, RecursionError) as problem:
+        problems.append(Problem(file.where, f"is no valid JSON: {problem}"))
+        return {}
+    keys = ("images", "annotations", "categories")
+    lacking = [key for key in keys if not isinstance(document, dict) or not isinstance(document.get(key), list)]
+    if lacking:
+        problems.append(Problem(file.where, f"has no list of {', '.join(lacking)}"))
+    return {} if lacking else dict(document)
+
+
+def _rows(
+    file: _File, document: dict[str, Any], key: str, kind: type[_Row], problems: list[Problem]
+) -> Iterator[tuple[int, _Row]]:
+    for number, row in enumerate(document.get(key, [])):
+        try:
+            yield number, kind.model_validate(row)
+        except ValidationError as problem:
+            error = problem.errors(include_url=False)[0]
+            place = ".".join(str(part) for part in error["loc"])
+            problems.append(Problem(file.where, f"{key}[{number}]: {place}: {error['msg']}"))
+            if isinstance(row, dict) and isinstance(row.get("image_id"), int | str):
+                file.unusable.add(row["image_id"])
+
+
+def _read_annotations(file: _File, document: dict[str, Any], problems: list[Problem]) -> None:
+    seen = set()
+    for number, row in _rows(file, document, "annotations", _AnnotationRow, problems):
+        identity = document["annotations"][number].get("id")
+        fault = ""
+        if identity is not None and identity in seen:
+            fault = f"id {identity} occurs twice"
+        elif row.image_id not in file.images:
+            fault = f"there is no image {row.image_id}"
+        elif row.category_id not in file.categories:
+            fault = f"unknown category {row.category_id}, known are {sorted(file.categories)}"
+        elif row.iscrowd:
+            fault = "marks a crowd, not one defect"
+        if fault:
+            problems.append(Problem(file.where, f"annotations[{number}]: {fault}"))
+            file.unusable.add(row.image_id)
+        seen.add(identity)
+        file.labels[row.image_id].append(row)
+
+
+def _classes(read: Iterable[_File]) -> tuple[str, ...]:
+    """Names in the order of their numbers.  Roboflow's number 0 names the others together and is no class."""
+    categories = [category for file in read for category in file.categories.values()]
+    used = {file.categories[row.category_id].name for file in read for row in _known(file)}
+    above = {category.supercategory for category in categories} - used
+    ordered = sorted(categories, key=lambda category: category.id)
+    return tuple(dict.fromkeys(category.name for category in ordered if category.name not in above))
+
+
+def _known(file: _File) -> Iterator[_AnnotationRow]:
+    return (row for rows in file.labels.values() for row in rows if row.category_id in file.categories)
+
+
+class _Images:
+    """All images below the source, found by the names that COCO files give them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.all = [file for file in files(root) if is_image(file)]
+        self.taken: dict[Path, str] = {}
+        self._named: defaultdict[str, list[Path]] = defaultdict(list)
+        for image in self.all:
+            self._named[image.name.casefold()].append(image)
+
+    def of(self, file: _File, name: str) -> Path | str:
+        """The image a file means, or what is wrong.  Beside the file goes before the file's split before elsewhere."""
+        wanted = PurePosixPath(name.replace("\\", "/"))
+        found = self._named[wanted.name.casefold()]
+        found = [image for image in found if image.parts[-len(wanted.parts) :] == wanted.parts] or found
+        for near in (
+            [image for image in found if image == file.path.parent / wanted],
+            [image for image in found if file.split in _splits_told(self.root, image)],
+        ):
+            found = near or found
+        if len(found) != 1:
+            listed = ", ".join(short(self.root, image) for image in found[:3])
+            return f"{name} may be any of {len(found)} images: {listed}" if found else f"image {name} is missing"
+        return self._take(found[0], file)
+
+    def _take(self, image: Path, file: _File) -> Path | str:
+        if image in self.taken:
+            return f"{short(self.root, image)} is also in {self.taken[image]}"
+        self.taken[image] = file.where
+        return image
+
+
+def _splits_told(root: Path, image: Path) -> set[Split | None]:
+    """The splits that the folders of an image name, as ``train`` and ``train2017`` do."""
+    return {split_of(part.rstrip("0123456789")) for part in image.relative_to(root).parts[:-1]}
+
+
+def _drafts(images: _Images, file: _File, problems: list[Problem]) -> Iterator[Draft]:
+    for row in file.images.values():
+        found: list[Problem] = []
+        image = images.of(file, row.file_name)
+        if isinstance(image, str):
+            problems.append(Problem(file.where, image))
+            continue
+        size = image_size(images.root, image, found)
+        if size and row.width and row.height and (row.width, row.height) != size:
+            found.append(Problem(short(images.root, image), other_size((row.width, row.height), size)))
+        labels = tuple(_labels(file, row, size, found)) if size and not found and row.id not in file.unusable else ()
+        golden = images.root / row.own.golden if row.own.golden else None
+        images.taken |= {golden: file.where} if golden else {}
+        found += _own_faults(images.root, file, row, golden)
+        if not found and row.id not in file.unusable:
+            own = row.own
+            yield Draft(image, labels, file.split, own.image_class, golden, own.name.strip(), own.group.strip())
+        problems += found
+
+
+def _own_faults(root: Path, file: _File, row: _ImageRow, golden: Path | None) -> Iterator[Problem]:
+    if row.own.image_class and row.own.image_class not in {each.name for each in file.categories.values()}:
+        yield Problem(file.where, f"{row.file_name} is of unknown class {row.own.image_class!r}")
+    if golden is not None and (".." in golden.parts or not golden.is_file() or not golden.is_relative_to(root)):
+        yield Problem(file.where, f"golden {row.own.golden} of {row.file_name} is missing")
+
+
+def _labels(file: _File, image: _ImageRow, size: tuple[int, int], problems: list[Problem]) -> Iterator[LabelledBox]:
+    for row in file.labels[image.id]:
+        try:
+            polygons = tuple(_polygons(row, size))
+            label = place_label(file.categories[row.category_id].name, _box(row, polygons), size, polygons=polygons)
+        except ValueError as problem:
+            label = str(problem)
+        if isinstance(label, str):
+            problems.append(Problem(file.where, f"{image.file_name}: {label}"))
+        else:
+            yield label
+
+
+def _box(row: _AnnotationRow, polygons: tuple[Polygon, ...]) -> Box:
+    if row.bbox is None:
+        if not polygons:
+            raise ValueError("an annotation has neither a box nor an outline")
+        return extent(polygons)
+    x, y, width, height = row.bbox
+    return x, y, x + width, y + height
+
+
+def _polygons(row: _AnnotationRow, size: tuple[int, int]) -> Iterator[Polygon]:
+    if isinstance(row.segmentation, _Runs):
+        height, width = row.segmentation.size
+        if (width, height) != size:
+            raise ValueError(f"run lengths are for {width}x{height} pixels, the image has {size[0]}x{size[1]}")
+        yield from (outline for _, outline, _ in regions(mask_of_runs(row.segmentation.counts, height, width)))
+    for numbers in row.segmentation if isinstance(row.segmentation, list) else ():
+        polygon = points_of(numbers)
+        if isinstance(polygon, str):
+            raise ValueError(polygon)
+        yield polygon
