@@ -54,7 +54,9 @@ def _add_import(verbs: Verbs) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DATASET", help="new folder")
     parser.add_argument("--skip-bad", action="store_true", help="leave out what cannot be used, and list it")
     parser.add_argument("--name", default="", help="name of the dataset (default: that of the new folder)")
-    parser.add_argument("--good", nargs="*", metavar="FOLDER", help="folders: those of good parts, by name; may be none")
+    parser.add_argument(
+        "--good", nargs="*", metavar="FOLDER", help="folders: those of good parts, by name; may be none"
+    )
 
 
 def _import(args: argparse.Namespace) -> int:

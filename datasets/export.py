@@ -10,20 +10,18 @@ refused, or left out and listed.
 import json
 import re
 import shutil
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from datasets.importers.coco import OWN_KEY
 from datasets.importers.reading import extent
+from datasets.importers.yolo import NO_SPLIT
 from datasets.manifest import Dataset, changed_files
 from datasets.sample import SPLITS, LabelledBox, Polygon, Sample
 from inspection.errors import InspectionError, UsageError
 from inspection.images import read_bytes, read_image
 from inspection.types import new_id
 
-_NO_SPLIT = "default"
 _UNSAFE = re.compile(r'[\\/:*?"<>|\x00-\x1f]')
 _LISTED = 5
 _SAME_PX = 1e-3
@@ -108,13 +106,13 @@ def _write_coco(dataset: Dataset, folder: Path) -> None:
     goldens: dict[Path, str] = {}
     for split in sorted({sample.split for sample in dataset.samples}):
         chosen = [(s, name) for s, name in zip(dataset.samples, names, strict=True) if s.split == split]
-        place = folder / "images" / (split or _NO_SPLIT)
+        place = folder / "images" / (split or NO_SPLIT)
         for sample, name in chosen:
             _copy(sample.image, place / name)
             if sample.golden and sample.golden not in goldens:
                 goldens[sample.golden] = f"goldens/{len(goldens) + 1:06d}{sample.golden.suffix}"
                 _copy(sample.golden, folder / goldens[sample.golden])
-        file = folder / "annotations" / f"instances_{split or _NO_SPLIT}.json"
+        file = folder / "annotations" / f"instances_{split or NO_SPLIT}.json"
         file.parent.mkdir(exist_ok=True)
         document = _coco_document(dataset, chosen, goldens)
         file.write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
@@ -169,10 +167,8 @@ def _yolo_losses(dataset: Dataset) -> tuple[list[str], list[str]]:
         ],
     }
     losses = [f"{kind}: {_named(found)}" for kind, found in kinds.items() if found]
-    splits = {sample.split for sample in samples}
-    if "" in splits and splits != {""}:
-        losses.append(f"samples without a split count as train: {_named([s for s in samples if not s.split])}")
-    notes = ["the dataset is not split: train and val name all images"] if splits == {""} else []
+    missing = [split for split in ("train", "val") if split not in {sample.split for sample in samples}]
+    notes = [f"no sample is in {' or '.join(missing)}: trainers want both"] if missing else []
     return losses, notes
 
 
@@ -187,9 +183,8 @@ def _fits(label: LabelledBox) -> bool:
 
 
 def _write_yolo(dataset: Dataset, folder: Path) -> None:
-    unsplit = not any(sample.split for sample in dataset.samples)
     for sample, name in zip(dataset.samples, _file_names(dataset), strict=True):
-        split = _NO_SPLIT if unsplit else sample.split or "train"
+        split = sample.split or NO_SPLIT
         _copy(sample.image, folder / "images" / split / name)
         label_file = (folder / "labels" / split / name).with_suffix(".txt")
         label_file.parent.mkdir(parents=True, exist_ok=True)
@@ -213,11 +208,11 @@ def _yolo_lines(sample: Sample, classes: Sequence[str]) -> Iterator[str]:
 def _data_yaml(dataset: Dataset, present: Sequence[str]) -> str:
     """The file as text; JSON strings are YAML strings, so names need no YAML library."""
     named = [f"  {number}: {json.dumps(name, ensure_ascii=False)}" for number, name in enumerate(dataset.classes)]
-    folders = {split: f"images/{split}" for split in SPLITS if split in present}
-    if present == [_NO_SPLIT]:
-        folders = {"train": f"images/{_NO_SPLIT}"}
-    lines = [f"{key}: {place}" for key, place in folders.items()]
-    return "\n".join([f"# {dataset.name}, version {dataset.version}", *lines, "names:", *named]) + "\n"
+    folders = {split: [f"images/{split}"] for split in SPLITS if split in present}
+    if NO_SPLIT in present:
+        folders.setdefault("train", []).append(f"images/{NO_SPLIT}")
+    lines = [f"{key}: {json.dumps(places)}" for key, places in folders.items()]
+    return "\n".join([f"# {json.dumps(dataset.name)}, version {dataset.version}", *lines, "names:", *named]) + "\n"
 
 
 Writer = Callable[[Dataset, Path], None]

@@ -6,15 +6,21 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """One run.  Exactly one of ``minutes`` and ``epochs`` ends it; an epoch is 4,000 crops.
+    """One run.  Exactly one of ``minutes`` and ``epochs`` ends it; an epoch is 4,000 crops (for a foreign trainer: once
+    through the data).
 
-    ``data`` is a dataset of labelled pairs, ``goldens`` a folder of golden images; with neither, boards are generated.
-    ``ignore_labels`` uses the goldens of ``data`` alone.  ``hold_out`` names board groups that are left out of training
-    and measured on.  ``init`` is a checkpoint to start from, ``threshold_of`` a model whose threshold to take over.
-    ``box_margin_px`` is how loose the boxes of injected defects are, ``copper`` is "dark" or "light".
+    ``product`` and ``trainer`` say what is learnt and who teaches it.  ``data`` is a dataset; for the product pcb it may
+    be left out for ``goldens``, a folder of golden images, or for nothing: then boards are generated.  ``hold_out``
+    names groups that are left out of training and measured on.  ``init`` is a checkpoint to start from,
+    ``threshold_of`` a model whose threshold to take over.
+    For pcb: ``ignore_labels`` uses the goldens of ``data`` alone, ``box_margin_px`` is how loose the boxes of injected
+    defects are, ``copper`` is "dark" or "light".  For parts: ``fixed`` when every part lies the same way, ``inject``
+    false to do without injected defects, ``input_px`` the side of the part net's input.
     """
 
     out: Path
+    product: str = "pcb"
+    trainer: str = "lineside"
     data: Path | None = None
     goldens: Path | None = None
     minutes: float | None = None
@@ -29,6 +35,9 @@ class TrainConfig:
     command: str = ""
     copper: str = "dark"
     box_margin_px: float = 11.0
+    fixed: bool = False
+    inject: bool = True
+    input_px: int = 256
     crop_px: int = 320
     batch: int = 16
     learning_rate: float = 3e-3

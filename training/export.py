@@ -2,7 +2,7 @@
 
 import subprocess
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,34 +10,18 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from inspection.detector import Detector
 from inspection.errors import ModelError
 from inspection.golden import GoldenTemplate, RegistrationLimits
-from inspection.inspect_frame import inspect_frame
-from inspection.model import CARD_KEY, LoadedModel, ModelCard, load_model
+from inspection.inspect_frame import Inspection, inspect_frame, open_detector
+from inspection.model import CARD_KEY, OUTPUTS, LoadedModel, ModelCard, load_model
 from inspection.predict import card_criteria
 from inspection.types import Detection
-from training.models.golden_net import SECOND_OPINION, decode
+from training.models.candidates import SECOND_OPINION
 
 Image = NDArray[np.uint8]
-KEEP = 100  # candidates a tile
 SCORE_TOLERANCE = 1e-3
-
-
-class GoldenGraph(nn.Module):
-    """The net with everything around it: uint8 images in, boxes, scores and labels out."""
-
-    def __init__(self, net: nn.Module, keep: int = KEEP) -> None:
-        super().__init__()
-        self.net = net
-        self.keep = keep
-
-    def forward(self, image: Tensor, golden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        pair = torch.cat([image, golden], 3).permute(0, 3, 1, 2).float() / 255  # (N, 2, H, W)
-        heat, distance = self.net(pair)
-        return decode(torch.sigmoid(heat), distance, keep=self.keep)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,27 +39,28 @@ class Parity:
         )
 
 
-def export_onnx(net: nn.Module, card: ModelCard, path: Path) -> None:
-    """Write net and card to ``path`` (atomically).  Batch size, height and width stay free (multiples of 16)."""
-    graph = GoldenGraph(net.cpu().eval())
-    sample = torch.zeros(1, 128, 128, 1, dtype=torch.uint8)
-    axes = {0: "batch", 1: "height", 2: "width"}
+def export_onnx(graph: nn.Module, card: ModelCard, path: Path) -> None:
+    """Write graph and card to ``path`` (atomically).  Batch size, height and width stay free.
+
+    ``graph`` takes ``image`` (and ``golden``) uint8 (N, H, W, C) and gives the outputs of the card's task in their
+    order.  It must be built of operations that ONNX has: what cannot be exported is an error of torch.
+    """
+    graph = graph.cpu().eval()
+    inputs = ["image", "golden"] if card.golden_guided else ["image"]
+    outputs = list(OUTPUTS[card.task])
+    sample = torch.zeros(1, 128, 128, card.channels, dtype=torch.uint8)
+    axes: dict[str, dict[int, str]] = {name: {0: "batch", 1: "height", 2: "width"} for name in inputs}
+    axes |= {name: {0: "batch"} for name in outputs}
     partial = path.with_name(path.name + ".partial")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own future
         torch.onnx.export(
             graph,
-            (sample, sample),
+            (sample,) * len(inputs),
             str(partial),
-            input_names=["image", "golden"],
-            output_names=["boxes", "scores", "labels"],
-            dynamic_axes={
-                "image": axes,
-                "golden": axes,
-                "boxes": {0: "batch"},
-                "scores": {0: "batch"},
-                "labels": {0: "batch"},
-            },
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_axes=axes,
             opset_version=17,
             dynamo=False,
         )
@@ -101,34 +86,36 @@ def current_commit() -> str:
 
 
 class TorchSession:
-    """The trained net behind the interface of an inference session, so that it runs on the runtime's own path."""
+    """The graph in torch behind the interface of an inference session, so that it runs on the runtime's own path."""
 
-    def __init__(self, net: nn.Module) -> None:
-        self.graph = GoldenGraph(net.cpu().eval())
+    def __init__(self, graph: nn.Module) -> None:
+        self.graph = graph.cpu().eval()
 
     @torch.no_grad()
     def run(self, names: list[str], feed: dict[str, Image]) -> list[NDArray[np.generic]]:
-        outputs = self.graph(torch.from_numpy(feed["image"]), torch.from_numpy(feed["golden"]))
+        outputs = self.graph(*(torch.from_numpy(image) for image in feed.values()))
         return [tensor.numpy() for tensor in outputs]
 
 
-def check_parity(net: nn.Module, path: Path, pairs: Sequence[tuple[Image, Image]]) -> Parity:
-    """Judge frames with the exported file and with the net it came from; ModelError on a verdict flip.
+def check_parity(graph: nn.Module, path: Path, frames: Iterable[tuple[Image, Image | None]]) -> Parity:
+    """Judge frames with the exported file and with the graph it came from; ModelError on a verdict flip.
 
-    ``pairs``: frame and golden (H, W) uint8.  Scores may differ by rounding only (``SCORE_TOLERANCE``).
+    ``frames``: frame (H, W) or (H, W, 3) uint8 with its golden, where the model compares with one.  Scores may differ
+    by rounding only (``SCORE_TOLERANCE``).
     """
     exported = load_model(path)
-    trained = LoadedModel(path, exported.card, exported.sha256, TorchSession(net))
-    criteria, worst, flips = card_criteria(exported), 0.0, 0
-    for frame, golden in pairs:
-        template = GoldenTemplate(golden)
+    trained = LoadedModel(path, exported.card, exported.sha256, TorchSession(graph))
+    criteria, worst, flips, count = card_criteria(exported), 0.0, 0, 0
+    for frame, golden in frames:
+        template = None if golden is None else GoldenTemplate(golden)
         one, other = (
-            inspect_frame(frame, Detector(model, template, RegistrationLimits()), criteria)
+            inspect_frame(frame, open_detector(model, template, RegistrationLimits()), criteria)
             for model in (exported, trained)
         )
+        count += 1
         flips += one.judgement.verdict != other.judgement.verdict
-        worst = max(worst, _score_difference(one.detections, other.detections))
-    result = Parity(len(pairs), worst, flips)
+        worst = max(worst, _score_difference(one, other))
+    result = Parity(count, worst, flips)
     if flips or worst > SCORE_TOLERANCE:
         raise ModelError(
             f"the exported file does not judge as the trained net does ({result})",
@@ -137,7 +124,19 @@ def check_parity(net: nn.Module, path: Path, pairs: Sequence[tuple[Image, Image]
     return result
 
 
-def _score_difference(one: Sequence[Detection], other: Sequence[Detection]) -> float:
+def _score_difference(one: Inspection, other: Inspection) -> float:
+    """Largest difference in score; of a model with a heat map, the best score of each class and every place count."""
+    if one.heat is None or other.heat is None:
+        return _box_difference(one.detections, other.detections)
+    best: list[dict[str, float]] = [{}, {}]
+    for scores, seen in zip(best, (one, other), strict=True):
+        for found in seen.detections:
+            scores[found.defect_class] = max(found.score, scores.get(found.defect_class, 0.0))
+    both = best[0].keys() & best[1].keys()  # a score at the floor may be listed on one side only
+    return max(float(np.abs(one.heat - other.heat).max()), *(abs(best[0][name] - best[1][name]) for name in both), 0.0)
+
+
+def _box_difference(one: Sequence[Detection], other: Sequence[Detection]) -> float:
     """Largest difference in score between findings of one class at one place (boxes within a pixel).
 
     Where two candidates tie, rounding decides which one suppresses the other: a finding without a partner, or with one

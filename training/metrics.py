@@ -129,6 +129,26 @@ def area_under_roc(scores: Floats, defective: NDArray[np.bool_]) -> float:
     return float((ranks[defective].sum() - bad * (bad + 1) / 2) / (bad * good))
 
 
+def middle_threshold(scores: Floats, defective: NDArray[np.bool_]) -> float:
+    """The threshold with the fewest wrong parts, in the middle between the two scores it lies between, as log-odds.
+
+    Of several equally good ones the lowest: an escape costs more than an overkill.  Without defective parts it lies as
+    far above the highest good score as that lies above the median (in log-odds): a first guess, not a promise.
+    """
+    odds = np.log(np.clip(scores, 1e-6, 1 - 1e-6) / (1 - np.clip(scores, 1e-6, 1 - 1e-6)))
+    if not defective.any():
+        chosen = float(odds.max() + 0.5 * (odds.max() - np.median(odds))) if len(odds) else 0.0
+    elif defective.all():
+        chosen = float(odds.min())
+    else:
+        steps = np.unique(odds)
+        wrong = [int((defective & (odds <= s)).sum() + (~defective & (odds > s)).sum()) for s in steps]
+        # Passing up to steps[k]; passing none is no choice.
+        k = int(np.argmin(wrong))
+        chosen = float((steps[k] + steps[min(k + 1, len(steps) - 1)]) / 2)
+    return float(np.clip(1 / (1 + np.exp(-chosen)), 0.02, 0.95))
+
+
 def clopper_pearson(events: int, trials: int, *, confidence: float = 0.95) -> tuple[float, float]:
     """Exact two-sided interval for a proportion (Clopper and Pearson 1934); (0, 1) without trials."""
     from scipy.stats import beta

@@ -270,7 +270,9 @@ def _drafts(images: _Images, file: _File, problems: list[Problem]) -> Iterator[D
             found.append(Problem(short(images.root, image), other_size((row.width, row.height), size)))
         labels = tuple(_labels(file, row, size, found)) if size and not found and row.id not in file.unusable else ()
         golden = images.root / row.own.golden if row.own.golden else None
-        images.taken |= {golden: file.where} if golden else {}
+        if golden is not None and golden not in images.taken and golden.is_file():
+            image_size(images.root, golden, found)
+            images.taken[golden] = file.where
         found += _own_faults(images.root, file, row, golden)
         if not found and row.id not in file.unusable:
             own = row.own

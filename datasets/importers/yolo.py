@@ -4,7 +4,8 @@
     SRC/images/train/1.jpg               or SRC/train/images/1.jpg
     SRC/labels/train/1.txt               lines "class x y width height" or "class x1 y1 x2 y2 x3 y3 ...", as shares of 1
 
-An image without a label file is a good part, as it is for Ultralytics.
+An image without a label file is a good part, as it is for Ultralytics.  Images in a folder "default" have no split,
+whatever key names the folder.
 """
 
 import re
@@ -31,6 +32,7 @@ from datasets.sample import LabelledBox, Polygon, Sample, Split
 from inspection.errors import DriverMissing, UsageError
 from inspection.types import Box
 
+NO_SPLIT = "default"
 _NAMES = re.compile(r"^\s*[\"']?names[\"']?\s*:", re.MULTILINE)
 _KEYS: tuple[tuple[str, Split], ...] = (("train", "train"), ("val", "val"), ("valid", "val"), ("test", "test"))
 
@@ -120,8 +122,9 @@ def _images(
             elif place is None:
                 problems.append(Problem(file.name, f"{key}: there is no {entry}"))
             for image in _listed(root, place, problems) if place else ():
-                if splits.setdefault(image, split) != split:
-                    problems.append(Problem(short(root, image), f"is in {splits[image]!r} and in {split!r}"))
+                side: Split = "" if image.parent.name == NO_SPLIT else split
+                if splits.setdefault(image, side) != side:
+                    problems.append(Problem(short(root, image), f"is in {splits[image]!r} and in {side!r}"))
     return splits
 
 

@@ -178,7 +178,8 @@ def _housing(design: CastingDesign, x: Plane, y: Plane, radius: Plane, turn: Pla
     plate, floor = _below(outer, 0.0, edge), _below(outer, -0.2, 2 * edge)
     away = np.hypot(np.abs(x) - (0.98 - 0.14), np.abs(y) - (aspect - 0.14))
     holes = _below(np.asarray(away, dtype=np.float32), 0.06, edge)
-    ribs = _below(np.abs(np.sin(x * design.count)) / design.count, 0.025, edge) * floor
+    wave = np.abs(np.sin(x * np.float32(design.count))) / np.float32(design.count)
+    ribs = _below(np.asarray(wave, dtype=np.float32), 0.025, edge) * floor
     boss = _ring(radius, design.steps[0], design.steps[1], 2 * edge)
     height = 0.8 * plate - 0.5 * floor + np.maximum(0.22 * ribs, 0.45 * boss)
     return plate * (1 - holes), height, clipped(plate - floor + boss)

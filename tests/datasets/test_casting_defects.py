@@ -107,15 +107,16 @@ def test_contrast_follows_the_style() -> None:
     assert strength(0.9, 1.0) > 2 * strength(0.1, 0.15)
 
 
-def test_most_defects_lie_on_the_part() -> None:
-    """Those of the surface do not leave the part that is given."""
+def test_surface_defects_lie_on_the_part() -> None:
+    """Those of the surface do not leave the part that is given by more than the camera's blur."""
     part = np.zeros((200, 200), bool)
     part[40:120, 30:170] = True
+    around = cv2.dilate(part.astype(np.uint8), np.ones((9, 9), np.uint8)).astype(bool)
     style = CastingDefectStyle(classes=("blowhole", "crack", "shrinkage", "stain"))
     for seed in range(20):
         rng = np.random.default_rng(seed)
         _, defects = inject_casting_defects(ring(), rng, count=3, style=style, part=part)
-        assert all(not (defect.mask & ~part).any() for defect in defects)
+        assert all(not (defect.mask & ~around).any() for defect in defects)
 
 
 def test_flash_lies_at_an_edge() -> None:

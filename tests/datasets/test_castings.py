@@ -1,3 +1,4 @@
+import argparse
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,6 @@ from datasets.synth.casting_set import CastingPart, defective_parts, draw_part, 
 from datasets.synth.casting_shapes import KINDS, CastingDesign, draw_design
 from datasets.synth.casting_sheet import casting_sheet
 from datasets.synth.castings import CastingCamera, draw_casting, generate_casting, photograph_casting
-from inspection.cli import main
 from inspection.errors import UsageError
 from inspection.images import read_image
 
@@ -84,8 +84,10 @@ def test_sheet_has_rows_for_good_parts_and_for_each_class(tmp_path: Path) -> Non
 
 
 def synth(*words: object) -> int:
-    assert add_verb  # the verb is found through its entry point
-    return main(["data", "synth", *map(str, words)])
+    parser = argparse.ArgumentParser()
+    add_verb(parser.add_subparsers(required=True))
+    args = parser.parse_args(["data", "synth", *map(str, words)])
+    return int(args.func(args))
 
 
 def test_synth_writes_good_and_bad_castings(tmp_path: Path) -> None:
@@ -112,12 +114,8 @@ def test_synth_writes_good_and_bad_castings(tmp_path: Path) -> None:
         ("--parts", 2),
     ],
 )
-def test_synth_refuses_numbers_that_do_not_fit_the_product(
-    tmp_path: Path, words: tuple[object, ...], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_synth_refuses_numbers_that_do_not_fit_the_product(tmp_path: Path, words: tuple[object, ...]) -> None:
     """A missing or wrong number, or one of the other product, is named, and nothing is written."""
-    try:
-        assert synth("-o", tmp_path / "out", *words) == 2
-    except UsageError as problem:
-        assert "--" in problem.what
+    with pytest.raises(UsageError, match="--"):
+        synth("-o", tmp_path / "out", *words)
     assert not (tmp_path / "out").exists()

@@ -98,7 +98,5 @@ def draw_mosaic(supply: BoxSupply, labelled: list[int], rng: np.random.Generator
     parts = [draw_crop(half, labelled, rng) for _ in range(4)]
     image = np.vstack([np.hstack([parts[0].image, parts[1].image]), np.hstack([parts[2].image, parts[3].image])])
     corners = [(0, 0), (columns // 2, 0), (0, rows // 2), (columns // 2, rows // 2)]
-    labels = [
-        part.labels + np.array([x, y, x, y, 0], np.float32) for part, (x, y) in zip(parts, corners, strict=True)
-    ]
+    labels = [part.labels + np.array([x, y, x, y, 0], np.float32) for part, (x, y) in zip(parts, corners, strict=True)]
     return replace(parts[0], image=image, labels=np.concatenate(labels), polygons=())

@@ -13,7 +13,7 @@ from torch.utils.data import IterableDataset
 
 from datasets.synth.casting_defects import CastingDefectStyle, inject_casting_defects
 from datasets.synth.casting_shams import inject_shams
-from training.lessons.pictures import Floats, Image, Picture, Turns, draw_matrix, photometry, warped
+from training.lessons.pictures import Floats, Picture, Turns, draw_matrix, photometry, warped
 from training.models.part_net import STRIDE
 
 UNKNOWN = -1.0  # in a target: nobody knows
@@ -35,7 +35,7 @@ class PartSupply:
     seed: int
     injected_class: int = 0
     shams: float = 0.3
-    style: CastingDefectStyle = CastingDefectStyle()  # noqa: RUF009 - frozen
+    style: CastingDefectStyle = CastingDefectStyle(size=1.3, contrast=(0.35, 1.0))  # noqa: RUF009 - frozen
 
 
 class PartCrops(IterableDataset):  # type: ignore[type-arg]

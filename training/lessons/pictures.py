@@ -76,7 +76,8 @@ def load_pictures(
             faults.append(problem.what)
     if faults:
         raise UsageError(
-            f"{len(faults)} images cannot be read: {'; '.join(faults[:10])}", fix="check the data with `lineside data check`"
+            f"{len(faults)} images cannot be read: {'; '.join(faults[:10])}",
+            fix="check the data with `lineside data check`",
         )
     return tuple(pictures)
 
@@ -130,7 +131,9 @@ def draw_matrix(rng: np.random.Generator, source: tuple[int, int], target: tuple
     return (to_target @ move @ np.diag([size, size, 1]) @ turn @ flip @ to_unit)[:2].astype(np.float32)
 
 
-def warped(picture: Picture, matrix: Floats, target: tuple[int, int], *, border: int = cv2.BORDER_REFLECT_101) -> Picture:
+def warped(
+    picture: Picture, matrix: Floats, target: tuple[int, int], *, border: int = cv2.BORDER_REFLECT_101
+) -> Picture:
     """The picture as the matrix (2, 3) shows it in a window (h, w); labels that leave it are clipped or dropped.
 
     Pixel centres lie at whole numbers for OpenCV and at halves for boxes; the difference is below half a pixel.

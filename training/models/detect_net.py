@@ -118,9 +118,7 @@ def flatten(answers: list[tuple[Tensor, Tensor]], levels: tuple[tuple[int, int],
         grid = torch.stack([x[None, :].expand(rows, columns), y[:, None].expand(rows, columns)], 2)
         centres.append(stride * grid.reshape(rows * columns, 2))
         strides.append(torch.full_like(centres[-1][:, 0], float(stride)))
-    return Dense(
-        torch.cat(logits, 1).float(), torch.cat(distances, 1).float(), torch.cat(centres), torch.cat(strides)
-    )
+    return Dense(torch.cat(logits, 1).float(), torch.cat(distances, 1).float(), torch.cat(centres), torch.cat(strides))
 
 
 def decode(dense: Dense, *, keep: int, floor: float = 0.003) -> tuple[Tensor, Tensor, Tensor]:

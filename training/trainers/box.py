@@ -1,0 +1,87 @@
+"""Trains the detect net: boxes of defects on any part, from labelled boxes."""
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+
+from inspection.errors import UsageError
+from training.graphs import DetectGraph
+from training.lessons.box import BoxLesson
+from training.lessons.box_crops import BoxSupply
+from training.lessons.pictures import Picture, load_pictures
+from training.models.detect_net import DetectNet
+from training.train import train
+from training.trainers import Job, Trained
+from training.trainers.frames import channels_of, examples, image_limits, median_size, turns_of
+
+LARGEST_TILE_PX = 1280
+SMALL_PX = 24.0  # boxes of this side and below need cells of 4 px
+
+
+def train_detector(job: Job) -> Trained:
+    """Boxes, scores and labels; images up to the size of a tile are looked at whole."""
+    config = job.config
+    _require_boxes(job)
+    channels = channels_of(job.taught)
+    pictures = load_pictures(job.taught, job.classes, channels=channels)
+    held_out = load_pictures(job.held_out, job.classes, channels=channels)
+    supply, first_stride, tile_px = _plan(job, pictures)
+    print(_announce(supply, first_stride, len(held_out)), file=sys.stderr)
+    net, trained_s = train(config, BoxLesson(supply, held_out, first_stride=first_stride))
+    assert isinstance(net, DetectNet)
+    return Trained(
+        graph=DetectGraph(net),
+        task="detect",
+        classes=job.classes,
+        channels=channels,
+        trainer="lineside detect net",
+        licence="Apache-2.0",
+        source="real labelled frames",
+        trained_s=trained_s,
+        examples=examples(job.taught),
+        images=image_limits(job.taught),
+        tile_px=tile_px,
+        taught=job.taught,
+    )
+
+
+def _require_boxes(job: Job) -> None:
+    counts = dict.fromkeys(job.classes, 0)
+    for sample in job.taught:
+        for label in sample.labels:
+            counts[label.defect_class] += 1
+    missing = [name for name, count in counts.items() if not count]
+    if missing:
+        raise UsageError(
+            f"there is no box of class {', '.join(missing)} to learn from",
+            fix="a detector needs boxes; for images labelled as a whole use `lineside train classify`",
+        )
+    unplaced = [s.name for s in job.taught if s.image_class and not s.labels]
+    if unplaced:
+        raise UsageError(
+            f"{len(unplaced)} defective samples have no box, the first is {unplaced[0]!r}: they would be learnt as good",
+            fix="mark their defects, or leave them out",
+        )
+
+
+def _plan(job: Job, pictures: tuple[Picture, ...]) -> tuple[BoxSupply, int, int]:
+    """What crops are cut, the finest stride of the net, and the tile large frames are cut into."""
+    height, width = median_size(job.taught)
+    sides = np.concatenate([p.labels[:, 2:4] - p.labels[:, :2] for p in pictures])
+    small = float(np.percentile(np.sqrt(sides.prod(1)), 25))
+    longest = 32 * -(-max(height, width) // 32)
+    crop = job.config.crop_px
+    whole = longest <= 1.25 * crop
+    size = (32 * -(-height // 32), 32 * -(-width // 32)) if whole else (crop, crop)
+    supply = BoxSupply(job.classes, pictures, size, whole, replace(turns_of(job.config), scale=0.3), job.config.seed)
+    return supply, 4 if small < SMALL_PX else 8, min(LARGEST_TILE_PX, max(64, longest))
+
+
+def _announce(supply: BoxSupply, first_stride: int, held_out: int) -> str:
+    boxes = sum(len(picture.labels) for picture in supply.pictures)
+    kind = "whole pictures of" if supply.whole else "windows of"
+    return (
+        f"{len(supply.pictures)} pictures with {boxes} boxes, {held_out} held out; {kind} "
+        f"{supply.crop_px[1]}x{supply.crop_px[0]} px, finest cells {first_stride} px"
+    )

@@ -1,0 +1,109 @@
+"""Trains the part net: a classifier from labelled parts, or an anomaly model from good parts alone."""
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+
+from datasets.sample import Sample
+from inspection.errors import UsageError
+from training.graphs import PartGraph
+from training.lessons.part import PartLesson
+from training.lessons.part_crops import PartSupply
+from training.lessons.pictures import Picture, load_pictures
+from training.models.part_net import PartNet
+from training.train import train
+from training.trainers import Job, Trained
+from training.trainers.frames import channels_of, examples, image_limits, median_size, turns_of
+
+FEW = 300  # labelled defective parts below which injected defects carry much of the teaching
+
+
+def train_classifier(job: Job) -> Trained:
+    """One score for each class, and a heat map.
+
+    With one class, some of the good parts get injected defects: many where labelled defective parts are few.
+    """
+    good = sum(not sample.defective for sample in job.taught)
+    counts = {name: sum(name in s.defect_classes for s in job.taught) for name in job.classes}
+    missing = sorted(name for name, count in counts.items() if not count)
+    if missing or (len(job.classes) == 1 and not good):
+        what = f"no sample of class {', '.join(missing)}" if missing else "no good part"
+        raise UsageError(
+            f"there is {what} to learn from",
+            fix="a classifier needs both sides; `lineside train anomaly` learns from good parts alone",
+        )
+    injected = 0.0
+    if len(job.classes) == 1 and good and job.config.inject:
+        injected = 0.35 if counts[job.classes[0]] < FEW else 0.1
+    return _train(job, job.taught, job.classes, injected=injected, anomaly=False)
+
+
+def train_anomaly(job: Job) -> Trained:
+    """One score, and a heat map, learnt from good parts with injected defects; defective samples are left out."""
+    good = tuple(sample for sample in job.taught if not sample.defective)
+    if not good:
+        raise UsageError(
+            "there is no good part to learn from", fix="name the folder of good parts at import: --good NAME"
+        )
+    return _train(job, good, ("anomaly",), injected=0.5, anomaly=True)
+
+
+def _train(
+    job: Job, taught: tuple[Sample, ...], classes: tuple[str, ...], *, injected: float, anomaly: bool
+) -> Trained:
+    config = job.config
+    channels = channels_of(taught)
+    frame = median_size(taught)
+    shrink, size = _input_size(frame, config.input_px)
+    pictures = _load(taught, job.classes, channels, shrink, anomaly=anomaly)
+    held_out = _load(job.held_out, job.classes, channels, shrink, anomaly=anomaly)
+    supply = PartSupply(classes, pictures, size, turns_of(config), injected, config.seed)
+    print(_announce(supply, len(held_out)), file=sys.stderr)
+    net, trained_s = train(config, PartLesson(supply, held_out))
+    assert isinstance(net, PartNet)
+    share = f" + defects injected into good parts ({100 * injected:.0f} % of crops)" if injected else ""
+    return Trained(
+        graph=PartGraph(net, size, shrink=shrink, anomaly=anomaly),
+        task="anomaly" if anomaly else "classify",
+        classes=classes,
+        channels=channels,
+        trainer="lineside part net",
+        licence="Apache-2.0",
+        source=("real good parts" if anomaly else "real labelled parts") + share,
+        trained_s=trained_s,
+        examples=examples(taught),
+        images=image_limits(taught),
+        taught=taught,
+    )
+
+
+def _load(
+    samples: tuple[Sample, ...], classes: tuple[str, ...], channels: int, shrink: int, *, anomaly: bool
+) -> tuple[Picture, ...]:
+    pictures = load_pictures(samples, classes, channels=channels, shrink=shrink)
+    if not anomaly:
+        return pictures
+    none = np.zeros((0, 5), np.float32)
+    return tuple(
+        replace(picture, labels=none, polygons=(), present=np.array([picture.defective], np.float32))
+        for picture in pictures
+    )
+
+
+def _input_size(frame: tuple[int, int], input_px: int) -> tuple[int, tuple[int, int]]:
+    """By how much frames are averaged down, and the net's input (height, width): as much area as a square of
+    ``input_px``, the frame's proportions, multiples of 16; never more pixels than the frame has."""
+    area = min(input_px**2, frame[0] * frame[1])
+    scale = (area / (frame[0] * frame[1])) ** 0.5
+    height, width = (max(64, 16 * round(side * scale / 16)) for side in frame)
+    return max(1, int(min(frame[0] / height, frame[1] / width))), (height, width)
+
+
+def _announce(supply: PartSupply, held_out: int) -> str:
+    good = sum(not picture.defective for picture in supply.pictures)
+    height, width = supply.size
+    return (
+        f"{good} good and {len(supply.pictures) - good} defective parts, {held_out} held out; input {width}x{height} px, "
+        f"{100 * supply.injected:.0f} % of crops with injected defects"
+    )
