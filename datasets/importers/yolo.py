@@ -35,6 +35,7 @@ from inspection.types import Box
 NO_SPLIT = "default"
 _NAMES = re.compile(r"^\s*[\"']?names[\"']?\s*:", re.MULTILINE)
 _KEYS: tuple[tuple[str, Split], ...] = (("train", "train"), ("val", "val"), ("valid", "val"), ("test", "test"))
+_NO_LABELS = {"train", "val", "valid", "test", "classes"}  # lists of images, which may lie beside them
 
 
 class YoloImporter:
@@ -167,15 +168,12 @@ def _strays(root: Path, images: set[Path]) -> Iterator[Problem]:
     wanted = {_label_file(image) for image in images}
     homes = {file.parent for file in wanted}
     for file in files(root):
-        if file.suffix == ".txt" and file.parent in homes and file not in wanted and file.name != "classes.txt":
-            if not _is_list(file):
-                yield Problem(short(root, file), "labels without their image")
-        elif is_image(file) and file not in images and "images" in file.parts[len(root.parts) :]:
+        inside = file.parts[len(root.parts) :]
+        labels = file.suffix == ".txt" and (file.parent in homes or "labels" in inside)
+        if labels and file not in wanted and file.stem not in _NO_LABELS:
+            yield Problem(short(root, file), "labels without their image")
+        elif is_image(file) and file not in images and "images" in inside:
             yield Problem(short(root, file), "lies in no folder that the YAML file names")
-
-
-def _is_list(file: Path) -> bool:
-    return file.stem in {key for key, _ in _KEYS}
 
 
 def _drafts(

@@ -64,7 +64,6 @@ def test_split_folders_with_images_and_labels(tmp_path: Path) -> None:
     picture(tmp_path / "valid/images/a_jpg.rf.12ab.png")
     (tmp_path / "valid/labels").mkdir()
     (tmp_path / "valid/labels/a_jpg.rf.12ab.txt").write_text("0 0.5 0.5 0.5 0.5")
-    (tmp_path / "data.yaml").write_text("names: ['rust']\nval: ../valid/images\ntrain: ../valid/images\n")
     (tmp_path / "data.yaml").write_text("names: ['rust']\nval: ../valid/images\n")
     (sample,) = YoloImporter().read(tmp_path)
     assert (sample.group, sample.split) == ("a", "val")

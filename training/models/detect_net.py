@@ -110,7 +110,7 @@ def flatten(answers: list[tuple[Tensor, Tensor]], levels: tuple[tuple[int, int],
     """The answers of all levels in one row of cells."""
     logits, distances, centres, strides = [], [], [], []
     for (stride, _), (classify, measure) in zip(levels, answers, strict=True):
-        batch, classes, rows, columns = classify.shape
+        batch, _, rows, columns = classify.shape
         logits.append(classify.flatten(2).transpose(1, 2))
         distances.append(measure.reshape(batch, 4, BINS, rows * columns).permute(0, 3, 1, 2))
         y = torch.arange(rows, device=classify.device, dtype=torch.float32) + 0.5
