@@ -199,7 +199,7 @@ def _read_annotations(file: _File, document: dict[str, Any], problems: list[Prob
         elif row.category_id not in file.categories:
             fault = f"unknown category {row.category_id}, known are {sorted(file.categories)}"
         elif row.iscrowd:
-            fault = "marks a crowd, not one defect"
+            fault = "marks a crowd, not one defect (masks drawn in CVAT are written so: make polygons of them)"
         if fault:
             problems.append(Problem(file.where, f"annotations[{number}]: {fault}"))
             file.unusable.add(row.image_id)

@@ -120,6 +120,8 @@ def _try_defect(
     """Draw one defect into ``picture`` and note it in ``taken``; None, and nothing drawn, when it does not fit."""
     name, light = kind
     window, site = _site(picture, scene, _KINDS[name], light, rng, style)
+    if _KINDS[name].at_edge and (site.inside.all() or not site.inside.any()):
+        return None  # there is no edge
     change = _KINDS[name].mark(site, rng)
     if not _KINDS[name].at_edge:
         change = change * (site.inside if change.ndim == 2 else site.inside[:, :, None])

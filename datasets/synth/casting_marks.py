@@ -83,10 +83,12 @@ def _sunk(site: Site, rng: np.random.Generator, cover: Plane) -> Plane:
     """Shading of a pit with the given coverage: dark, darker towards the light, a lit rim on the far side."""
     depth = blurred(cover, float(np.clip(site.size_px * rng.uniform(0.04, 0.14), 0.5, 4.0)))
     rise = slope(depth, site.light)
-    floor = rng.uniform(0.3, 1.2) if rng.random() < 0.4 else 0.0
+    floor = rng.uniform(0.3, 1.3) if rng.random() < 0.5 else 0.0
     inner = clipped((blurred(cover, max(0.6, site.size_px / 9)) - np.float32(0.55)) / np.float32(0.4))
+    if rng.random() < 0.4:  # an uneven ground
+        inner = inner * clipped(smooth_noise(rng, site.shape, max(1.5, site.size_px / 5)) + np.float32(0.6))
     body = cover * (1 - np.float32(floor) * inner) * np.float32(site.body)
-    rim, shade = rng.uniform(0, 1) ** 2, rng.uniform(0.0, 0.5)
+    rim, shade = rng.uniform(0, 1.2) ** 1.5, rng.uniform(0.0, 0.5)
     lit = np.float32(-rim * site.glint) * np.minimum(rise, 0)
     return np.asarray(body + lit + np.float32(shade * site.body) * np.maximum(rise, 0), dtype=np.float32)
 
@@ -279,9 +281,7 @@ def _from_edge(values: Plane, distance: Plane, depth: Plane) -> Plane:
     soft = blurred(distance, 1.0)
     slope_x, slope_y = cv2.Sobel(soft, cv2.CV_32F, 1, 0) / 8, cv2.Sobel(soft, cv2.CV_32F, 0, 1) / 8
     rows, columns = distance.shape
-    x = np.arange(columns, dtype=np.float32)[None, :] - slope_x * depth
-    y = np.arange(rows, dtype=np.float32)[:, None] - slope_y * depth
-    seen = cv2.remap(
-        values, x.astype(np.float32), y.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
-    )
+    x = np.clip(np.arange(columns, dtype=np.float32)[None, :] - slope_x * depth, 0, columns - 1)
+    y = np.clip(np.arange(rows, dtype=np.float32)[:, None] - slope_y * depth, 0, rows - 1)
+    seen = cv2.remap(values, x.astype(np.float32), y.astype(np.float32), cv2.INTER_LINEAR)
     return np.asarray(seen, dtype=np.float32).reshape(values.shape)

@@ -151,6 +151,14 @@ def test_blank_picture_is_accepted(level: int, shape: tuple[int, ...]) -> None:
     assert made > 5
 
 
+def test_without_an_edge_no_edge_defect_is_made() -> None:
+    """On an even picture flash and chipping are left out, at once."""
+    image = np.full((300, 300), 90, np.uint8)
+    after, defects = injected(image, 1, count=30, classes=("flash", "chipping"))
+    assert () == defects
+    assert np.array_equal(image, after)
+
+
 @pytest.mark.parametrize(("metal", "ground"), [(200, 60), (60, 200), (150, 110)])
 def test_part_is_found(metal: int, ground: int) -> None:
     """A disc is found on a lighter and on a darker ground, its bore counted in, to within a few pixels."""

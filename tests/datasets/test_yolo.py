@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -147,3 +149,17 @@ def test_yaml_runs_nothing(root: Path) -> None:
     (root / "data.yaml").write_text("names: !!python/object/apply:os.getcwd []\n")
     with pytest.raises(UsageError, match="no valid YAML"):
         YoloImporter().survey(root)
+
+
+def test_missing_yaml_package_says_how_to_install_it(root: Path) -> None:
+    """Without PyYAML reading YOLO names the extra that brings it."""
+    script = (
+        "import sys; sys.modules['yaml'] = None\n"
+        "from pathlib import Path\n"
+        "from datasets.importers.yolo import YoloImporter\n"
+        "from inspection.errors import DriverMissing\n"
+        f"try: YoloImporter().survey(Path({str(root)!r}))\n"
+        "except DriverMissing as error: print(error.fix)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert 'pip install "lineside[data]"' in run.stdout, run.stderr

@@ -24,11 +24,13 @@ from inspection.model import ModelCard, load_model  # noqa: E402
 from inspection.predict import Request, card_criteria, predict  # noqa: E402
 from training.augment import frame_photometry, turn  # noqa: E402
 from training.config import TrainConfig  # noqa: E402
-from training.data import Supply, draw_crop  # noqa: E402
 from training.export import check_parity, export_onnx  # noqa: E402
+from training.graphs import GoldenGraph  # noqa: E402
+from training.lessons.golden import GoldenLesson  # noqa: E402
+from training.lessons.golden_crops import Supply, draw_crop  # noqa: E402
+from training.lessons.golden_targets import detection_loss, heat_targets  # noqa: E402
 from training.models.golden_net import STRIDE, GoldenNet, decode  # noqa: E402
 from training.run import run_training  # noqa: E402
-from training.targets import detection_loss, heat_targets  # noqa: E402
 from training.train import train  # noqa: E402
 
 STEPS_OF_AN_EPOCH = 2000  # of two crops
@@ -54,7 +56,7 @@ def board(size: int = 160) -> np.ndarray:
 def broken_off(run: TrainConfig, goldens: tuple[np.ndarray, ...]) -> tuple[type, str]:
     """How a run that cannot end ended; what it left open is collected here and now."""
     try:
-        train(run, replace(supply(board()), goldens=goldens), ())
+        train(run, GoldenLesson(replace(supply(board()), goldens=goldens), ()))
     except (KeyboardInterrupt, UsageError) as stopped:
         return type(stopped), str(stopped)
     finally:
@@ -98,7 +100,7 @@ def test_threshold_and_figures_come_from_the_held_out_group(finished: Path) -> N
     """What was measured says on which images, and that the threshold was chosen there."""
     card = card_of(finished)
     assert "held-out groups b" in card.threshold_from
-    assert {"map_33", "map_50", "map_50_95", "f_33"} == {metric.name for metric in card.metrics}
+    assert {"map_33", "map_50", "map_50_95", "f_33", "auroc"} == {metric.name for metric in card.metrics}
     assert {3} == {metric.images for metric in card.metrics}
     assert json.loads((finished / "held_out.json").read_text())["images"] == 3
 
@@ -232,14 +234,14 @@ def exported(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     net = GoldenNet(len(PCB_CLASSES))
     net.load_state_dict(torch.load(finished / "checkpoint.pt", weights_only=True)["average"])
     path = tmp_path_factory.mktemp("export") / "model.onnx"
-    export_onnx(net.eval(), card_of(finished), path)
+    export_onnx(GoldenGraph(net), card_of(finished), path)
     return net, path
 
 
 def test_export_judges_as_the_net(exported: tuple[GoldenNet, Path]) -> None:
     """File and net agree on frames of several sizes."""
     pairs = [(board(size)[: size - 21], board(size)[: size - 21]) for size in (128, 160, 333)]
-    parity = check_parity(*exported, pairs)
+    parity = check_parity(GoldenGraph(exported[0]), exported[1], pairs)
     assert (parity.frames, parity.flips) == (3, 0)
 
 
@@ -250,7 +252,7 @@ def test_file_of_another_net_fails_the_parity_check(exported: tuple[GoldenNet, P
     tampered.load_state_dict(net.state_dict())
     torch.nn.init.constant_(tampered.heat.bias, 6.0)
     with pytest.raises(ModelError, match="does not judge as the trained net does"):
-        check_parity(tampered, path, [(board(), board())])
+        check_parity(GoldenGraph(tampered), path, [(board(), board())])
 
 
 def test_slightly_different_file_fails_the_parity_check(exported: tuple[GoldenNet, Path]) -> None:
@@ -263,7 +265,7 @@ def test_slightly_different_file_fails_the_parity_check(exported: tuple[GoldenNe
     frame = board()
     cv2.circle(frame, (80, 80), 6, 0, -1)
     with pytest.raises(ModelError, match="does not judge as the trained net"):
-        check_parity(tampered, path, [(frame, board())])
+        check_parity(GoldenGraph(tampered), path, [(frame, board())])
 
 
 SIZE = 128
