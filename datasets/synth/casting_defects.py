@@ -190,11 +190,13 @@ def _around(where: tuple[float, float], half: float, shape: tuple[int, ...]) -> 
 
 
 def _light_side(pixels: Plane, centre: tuple[float, float], rng: np.random.Generator) -> Mask:
-    """The lighter side (h, w) of the edge at the centre; now and then the darker one, which is then the metal."""
+    """The lighter side (h, w) of the edge at the centre, or now and then the darker; all True when there is no edge."""
     grey = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels.mean(axis=2)
     near = grey[_around(centre, 4, grey.shape)]
-    level = (float(near.min()) + float(near.max())) / 2
-    light = blurred(np.asarray(grey, dtype=np.float32), 0.8) > level
+    low, high = float(near.min()), float(near.max())
+    if high - low < _LEAST_CHANGE:
+        return np.ones(grey.shape, bool)
+    light = blurred(np.asarray(grey, dtype=np.float32), 0.8) > (low + high) / 2
     return np.asarray(~light if rng.random() < 0.3 else light)
 
 

@@ -11,6 +11,9 @@ from torch.utils.data import IterableDataset
 
 from training.lessons.pictures import Floats, Picture, Turns, draw_matrix, photometry, warped
 
+# Beyond the picture its last row and column are repeated, as the runtime pads frames.  A mirrored border would show
+# defects without labels.
+BORDER = cv2.BORDER_REPLICATE
 MOST_BOXES = 100  # a crop with more keeps the first ones
 
 
@@ -65,8 +68,10 @@ def draw_crop(supply: BoxSupply, labelled: list[int], rng: np.random.Generator) 
     number = int(rng.choice(labelled)) if about_box else int(rng.integers(len(supply.pictures)))
     picture = supply.pictures[number]
     if supply.whole:
-        matrix = draw_matrix(rng, picture.image.shape[:2], supply.crop_px, supply.turns)  # type: ignore[arg-type]
-        return warped(picture, matrix, supply.crop_px)
+        shape = picture.image.shape[:2]
+        scale = min(1.0, supply.crop_px[0] / shape[0], supply.crop_px[1] / shape[1])
+        turned = (round(scale * shape[0]), round(scale * shape[1]))
+        return warped(picture, draw_matrix(rng, shape, turned, supply.turns), supply.crop_px, border=BORDER)  # type: ignore[arg-type]
     return _window(picture, supply, rng, about_box=about_box)
 
 
@@ -85,7 +90,7 @@ def _window(picture: Picture, supply: BoxSupply, rng: np.random.Generator, *, ab
     offset = centre - (columns / 2, rows / 2)
     matrix = matrix.copy()
     matrix[:, 2] -= matrix[:, :2] @ offset.astype(np.float32)
-    return warped(picture, matrix, supply.crop_px)
+    return warped(picture, matrix, supply.crop_px, border=BORDER)
 
 
 def draw_mosaic(supply: BoxSupply, labelled: list[int], rng: np.random.Generator) -> Picture | None:

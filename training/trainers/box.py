@@ -74,7 +74,8 @@ def _plan(job: Job, pictures: tuple[Picture, ...]) -> tuple[BoxSupply, int, int]
     crop = job.config.crop_px
     whole = longest <= 1.25 * crop
     size = (32 * -(-height // 32), 32 * -(-width // 32)) if whole else (crop, crop)
-    supply = BoxSupply(job.classes, pictures, size, whole, replace(turns_of(job.config), scale=0.3), job.config.seed)
+    turns = replace(turns_of(job.config), rotate_deg=5.0, scale=0.3, shift=0.1)  # a turned box fits its defect badly
+    supply = BoxSupply(job.classes, pictures, size, whole, turns, job.config.seed)
     return supply, 4 if small < SMALL_PX else 8, min(LARGEST_TILE_PX, max(64, longest))
 
 
