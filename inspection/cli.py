@@ -15,6 +15,7 @@ from typing import Any
 from inspection import log
 from inspection.config import load_station
 from inspection.errors import CameraError, ControllerError, DriverMissing, InspectionError, StoreError, UsageError
+from inspection.heat_picture import Pictures
 from inspection.images import read_image, write_png
 from inspection.model import load_model
 from inspection.predict import Request, card_criteria, predict, requests_for
@@ -82,6 +83,9 @@ def _add_runtime_verbs(verbs: Any) -> None:
     )
     judge.add_argument("-o", "--output", type=Path, metavar="FILE", help="JSON result (default: stdout)")
     judge.add_argument("--threshold", type=float, help="score from which a finding counts (default: the model's)")
+    judge.add_argument(
+        "--pictures", type=Path, metavar="FOLDER", help="draw the findings and the heat map of each image, as PNG"
+    )
     judge.set_defaults(func=_predict)
     _add_recipe(verbs)
 
@@ -121,9 +125,12 @@ def _predict(args: argparse.Namespace) -> int:
         raise UsageError(f"--threshold is {args.threshold}", fix="give a score between 0 and 1")
     model = load_model(args.model)
     requests = _dataset_requests(args.data, args.golden) if args.data else requests_for(args.images, args.golden)
-    rows = []
-    for number, prediction in enumerate(predict(model, requests, card_criteria(model, args.threshold)), 1):
+    pictures = Pictures(args.pictures, [request.image for request in requests]) if args.pictures else None
+    criteria, rows = card_criteria(model, args.threshold), []
+    for number, (request, prediction) in enumerate(zip(requests, predict(model, requests, criteria), strict=True), 1):
         rows.append(prediction.as_json())
+        if pictures is not None:
+            pictures.draw(request.image, prediction.inspection, min(rule.ng_score for rule in criteria.rules))
         if number % 100 == 0:
             print(f"{number} of {len(requests)} images", file=sys.stderr)
     text = json.dumps(rows, ensure_ascii=False, indent=0) + "\n"
@@ -133,6 +140,8 @@ def _predict(args: argparse.Namespace) -> int:
         _write_text(args.output, text)
         counts = ", ".join(f"{name} {n}" for name, n in sorted(_counts(rows).items()))
         print(f"{len(rows)} images: {counts}; written to {args.output}")
+    if pictures is not None:
+        print(pictures.summary(), file=sys.stderr)
     return 0
 
 

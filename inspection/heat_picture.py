@@ -1,37 +1,92 @@
 """Draws on one frame what was found: boxes with their scores, and the heat map of models that give one.
 
-A heat map is laid over the frame in grey, so that colour means heat alone.  The colours (plasma) grow lighter from blue
-over red to yellow, which every kind of colour vision can order, and cold places stay as plain as they are in the frame.
+A heat map is laid over the frame in grey, so that colour means heat alone.  Its colours (plasma: blue, red, yellow) grow
+lighter all the way, so that every kind of colour vision can order them; cold places stay as plain as they are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inspection.images import to_grey
+from inspection.errors import InspectionError, UsageError
+from inspection.images import read_image, to_grey, write_png
 from inspection.inspect_frame import Inspection
 from inspection.part_detector import HOT
-from inspection.types import Detection, Verdict
+from inspection.types import Detection
 
 Image = NDArray[np.uint8]
 Heat = NDArray[np.float32]
-BOX = (213, 94, 0)  # RGB, stands out from grey and from colour pictures alike
-_WHITE = (255, 255, 255)
-_OPAQUE = 0.75  # share of colour at the hottest place: the part stays visible below
-_PLAIN_BELOW, _FULL_FROM = 0.05, 0.5  # heats between which colour comes in
+BOX = (190, 40, 0)  # RGB; on white it has a contrast of 6.5
+_WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
+_OPAQUE = 0.7  # share of colour where it is hot: the part stays visible below
+_PLAIN_BELOW, _FULL_FROM = 0.1, 0.5  # heats between which the colour comes in
+_LINE_PX = 400  # side of a frame that is drawn on with lines of one pixel
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_UNIT_PX = 400  # a frame of this size has lines of one pixel
+
+
+class Pictures:
+    """A folder that takes the drawn picture of each image of a run; nothing in it is overwritten.
+
+    UsageError when the folder cannot be made or holds a file of a name that is needed.
+    """
+
+    def __init__(self, folder: Path, images: Sequence[Path]) -> None:
+        self.folder = folder
+        self.drawn = 0
+        self.unreadable: list[Path] = []
+        self._names = iter(picture_names(images))
+        present = [name for name in picture_names(images) if (folder / name).exists()]
+        if present:
+            raise UsageError(
+                f"{folder} already holds {present[0]} ({len(present)} of {len(images)} pictures)",
+                fix="give a new folder to --pictures; nothing is overwritten",
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"cannot make the folder {folder} ({error.strerror})", fix="give another one to --pictures"
+            ) from error
+
+    def draw(self, image: Path, seen: Inspection, limit: float) -> None:
+        """Write the picture of the next image; one that cannot be read has none, and is counted."""
+        name = next(self._names)
+        try:
+            picture = draw_inspection(read_image(image), seen, limit=limit)
+        except InspectionError:
+            self.unreadable.append(image)
+            return
+        write_png(self.folder / name, picture)
+        self.drawn += 1
+
+    def summary(self) -> str:
+        """How many pictures there are, and which images have none."""
+        without = f"; unreadable, so not drawn: {', '.join(map(str, self.unreadable))}" if self.unreadable else ""
+        return f"{self.drawn} pictures in {self.folder}{without}"
+
+
+def picture_names(images: Iterable[Path]) -> list[str]:
+    """A PNG name for each image, after its stem; -2, -3 and so on tell equal stems apart (upper and lower case alike)."""
+    taken: set[str] = set()
+    names = []
+    for image in images:
+        number, name = 1, f"{image.stem}.png"
+        while name.casefold() in taken:
+            number += 1
+            name = f"{image.stem}-{number}.png"
+        taken.add(name.casefold())
+        names.append(name)
+    return names
 
 
 def draw_inspection(image: Image, seen: Inspection, *, limit: float = 0.5) -> Image:
     """The frame (H, W) or (H, W, 3) uint8 as RGB with the findings its verdict rests on, and its heat map if any.
 
-    ``limit``: the score from which a finding rejects a part, see ``draw_heat``.  An ERROR gives the plain frame.
+    ``limit``: as for ``draw_heat``.  A part that is OK, or could not be judged, has no such findings.
     """
-    if seen.judgement.verdict == Verdict.ERROR:
-        return _in_colour(image).copy()
     counted = tuple(found for reason in seen.judgement.reasons for found in reason.detections)
     if seen.heat is None:
         return draw_boxes(image, counted)
@@ -41,46 +96,59 @@ def draw_inspection(image: Image, seen: Inspection, *, limit: float = 0.5) -> Im
 def draw_heat(image: Image, heat: Heat, detections: Sequence[Detection], *, limit: float = 0.5) -> Image:
     """The frame (H, W) or (H, W, 3) uint8 in grey under its heat map (h, w) in 0..1, as RGB (H, W, 3).
 
-    With findings, a line goes around each hot region (at least half the peak) and a box with its score around each
-    finding.  ``limit``: the heat that is drawn as 0.5; give the threshold of the model, because what is hot to one that
-    rejects from 0.04 is cold to one that rejects from 0.9.
+    Findings get a box each, and a line around the hot regions: half the peak and more, as the runtime takes them.
+    ``limit``: the heat that is drawn as 0.5.  Give the threshold of the model: what is hot to one that rejects from
+    0.04 is cold to one that rejects from 0.9.
     """
-    height, width = image.shape[:2]
-    # Cubic resizing overshoots; linear resizing of a coarse map shows its grid less after a blur of half a cell.
-    cell = max(height / heat.shape[0], width / heat.shape[1])
-    smooth = cv2.resize(np.asarray(heat, np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-    smooth = cv2.GaussianBlur(smooth, (0, 0), cell / 2) if cell > 1 else smooth
+    size = (image.shape[1], image.shape[0])
+    smooth = cv2.resize(np.asarray(heat, np.float32), size, interpolation=cv2.INTER_CUBIC)
+    smooth = np.clip(smooth, 0, 1)  # cubic curves shoot beyond the values they join
     picture = _coloured(to_grey(image), _around(smooth, limit))
-    if len(detections):
-        hot = (smooth >= HOT * float(smooth.max())).astype(np.uint8)
-        outlines, _ = cv2.findContours(hot, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-        _twice(picture, lambda colour, weight: cv2.drawContours(picture, outlines, -1, colour, weight), (0, 0, 0))
+    if detections:
+        hot = (smooth >= HOT * smooth.max()).astype(np.uint8)
+        outlines, _ = cv2.findContours(hot, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(picture, outlines, -1, _BLACK, 3 * _line_px(picture))
+        cv2.drawContours(picture, outlines, -1, _WHITE, _line_px(picture))
     return draw_boxes(picture, detections)
 
 
 def draw_boxes(image: Image, detections: Sequence[Detection]) -> Image:
-    """The frame (H, W) or (H, W, 3) uint8 as RGB with a box, class and score for each finding, best on top."""
-    picture = _in_colour(image).copy()
+    """The frame (H, W) or (H, W, 3) uint8 as RGB with box, class and score of each finding, the best on top."""
+    colour = image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+    picture = np.array(colour, np.uint8)
     for found in sorted(detections, key=lambda detection: detection.score):
         _box(picture, found)
     return picture
 
 
-def _in_colour(image: Image) -> Image:
-    return image if image.ndim == 3 else np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), np.uint8)
-
-
 def _around(heat: Heat, limit: float) -> Heat:
-    """Heat moved along the axis of log-odds so that ``limit`` lies at 0.5."""
-    hot, cold = heat * (1 - limit), limit * (1 - heat)
-    return np.asarray(hot / np.maximum(hot + cold, 1e-12), np.float32)
+    """Heat moved along the axis of log-odds until ``limit`` lies at 0.5."""
+    for_it, against = heat * (1 - limit), (1 - heat) * limit
+    return np.asarray(for_it / np.maximum(for_it + against, 1e-12), np.float32)
 
 
 def _coloured(grey: Image, heat: Heat) -> Image:
-    colours = cv2.cvtColor(cv2.applyColorMap(np.rint(255 * heat).astype(np.uint8), cv2.COLORMAP_PLASMA), cv2.COLOR_BGR2RGB)
+    levels = np.rint(255 * heat).astype(np.uint8)
+    colours = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_PLASMA), cv2.COLOR_BGR2RGB)
     share = _OPAQUE * np.clip((heat - _PLAIN_BELOW) / (_FULL_FROM - _PLAIN_BELOW), 0, 1)[:, :, None]
     return np.asarray(np.rint((1 - share) * grey[:, :, None] + share * colours), np.uint8)
 
 
+def _box(picture: Image, found: Detection) -> None:
+    line, (height, width) = _line_px(picture), picture.shape[:2]
+    x1, y1, x2, y2 = (round(side) for side in found.region.xyxy_px)
+    # A box that covers the frame keeps its sides visible.
+    start, end = (max(line, x1), max(line, y1)), (min(width - 1 - line, x2 - 1), min(height - 1 - line, y2 - 1))
+    cv2.rectangle(picture, start, end, _WHITE, 3 * line)
+    cv2.rectangle(picture, start, end, BOX, line)
+    text = f"{found.defect_class} {found.score:.2f}".encode("ascii", "replace").decode()
+    size = 0.4 * line
+    (wide, high), below = cv2.getTextSize(text, _FONT, size, line)
+    left = max(0, min(start[0], width - wide - 4))
+    bottom = start[1] - below - 2 * line if start[1] > high + below + 4 * line else min(height - below, end[1] + high + 4)
+    cv2.rectangle(picture, (left, bottom - high - 3), (left + wide + 4, bottom + below), _WHITE, -1)
+    cv2.putText(picture, text, (left + 2, bottom), _FONT, size, BOX, line, cv2.LINE_AA)
+
+
 def _line_px(picture: Image) -> int:
-    return max(1, round(max(picture.shape[:2]) / _UNIT_PX))
+    return max(1, round(max(picture.shape[:2]) / _LINE_PX))

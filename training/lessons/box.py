@@ -1,5 +1,7 @@
 """The lesson of the detect net: boxes of defects on parts that have no golden template."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -8,13 +10,16 @@ from training.lessons.box_assign import detection_loss
 from training.lessons.box_crops import BoxCrops, BoxSupply
 from training.lessons.pictures import Picture
 from training.metrics import Scored, mean_average_precision
+from training.models.candidates import Candidates
 from training.models.detect_net import DetectNet, decode, flatten
+
+KEEP = 100
 
 
 class BoxLesson:
     """See ``Lesson``.  ``held_out`` are pictures that are not learnt from."""
 
-    def __init__(self, supply: BoxSupply, held_out: tuple[Picture, ...], *, first_stride: int) -> None:
+    def __init__(self, supply: BoxSupply, held_out: tuple[Picture, ...], first_stride: int) -> None:
         first = supply.pictures[0].image
         self.net: nn.Module = DetectNet(1 if first.ndim == 2 else 3, len(supply.classes), first_stride)
         self.supply = supply
@@ -35,28 +40,39 @@ class BoxLesson:
     def validate(self, net: nn.Module, *, quick: bool) -> dict[str, float]:
         """mAP on the held-out pictures (every fourth when quick)."""
         pictures = self.held_out[:: 4 if quick else 1]
-        if not pictures:
-            return {}
-        device = next(net.parameters()).device
-        images = [_scored(net.eval(), picture, device) for picture in pictures]
-        figures = {
-            f"map_{round(100 * iou)}": mean_average_precision(images, len(self.supply.classes), (iou,))
-            for iou in (0.5, 0.75)
-        }
-        return {"images": len(images), **figures}
+        return box_figures(net.eval(), pictures, len(self.supply.classes), self._answer)
+
+    def _answer(self, net: nn.Module, image: Tensor) -> Candidates:
+        return decode(flatten(net(image), self.net.levels), keep=KEEP)  # type: ignore[arg-type]
 
 
-def _scored(net: nn.Module, picture: Picture, device: torch.device) -> Scored:
+def box_figures(
+    net: nn.Module, pictures: Sequence[Picture], classes: int, answer: Callable[[nn.Module, Tensor], Candidates]
+) -> dict[str, float]:
+    """mAP on pictures, nothing without any.
+
+    ``answer`` maps the net and an image (1, C, H, W) float in 0..1, sides multiples of 32, to boxes (1, K, 4) in its
+    pixels, scores (1, K) with 0 for empty slots and labels (1, K).
+    """
+    if not pictures:
+        return {}
+    images = [_scored(net, picture, answer) for picture in pictures]
+    figures = {f"map_{round(100 * iou)}": mean_average_precision(images, classes, (iou,)) for iou in (0.5, 0.75)}
+    return {"images": len(images), **figures}
+
+
+def _scored(net: nn.Module, picture: Picture, answer: Callable[[nn.Module, Tensor], Candidates]) -> Scored:
+    device = next(net.parameters()).device
     planes = picture.image[None] if picture.image.ndim == 2 else picture.image.transpose(2, 0, 1)
     image = torch.from_numpy(np.ascontiguousarray(planes))[None].to(device).float() / 255
     image = nn.functional.pad(image, (0, -image.shape[3] % 32, 0, -image.shape[2] % 32), mode="replicate")
-    dense = flatten(net(image.to(memory_format=torch.channels_last)), net.levels)  # type: ignore[arg-type]
-    boxes, scores, labels = (out[0].cpu().numpy() for out in decode(dense, keep=100))
-    found = scores > 0
+    found = answer(net, image.to(memory_format=torch.channels_last))
+    boxes, scores, labels = (out[0].cpu().numpy() for out in found)
+    real = scores > 0
     return Scored(
         picture.labels[:, :4].astype(float),
         picture.labels[:, 4].astype(np.int64),
-        boxes[found].astype(float),
-        labels[found],
-        scores[found].astype(float),
+        boxes[real].astype(float),
+        labels[real],
+        scores[real].astype(float),
     )

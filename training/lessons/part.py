@@ -1,5 +1,7 @@
 """The lesson of the part net: is the part good, and if not, where."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -14,11 +16,16 @@ PLACE_WEIGHT = 0.5
 
 
 class PartLesson:
-    """See ``Lesson``.  ``held_out`` are pictures that are not learnt from."""
+    """See ``Lesson``.  ``held_out`` are pictures that are not learnt from.
 
-    def __init__(self, supply: PartSupply, held_out: tuple[Picture, ...]) -> None:
+    ``make_net`` takes the channels of the image and the number of classes; its net maps images as ``PartNet`` does.
+    """
+
+    def __init__(
+        self, supply: PartSupply, held_out: tuple[Picture, ...], make_net: Callable[[int, int], nn.Module] = PartNet
+    ) -> None:
         first = supply.pictures[0].image
-        self.net: nn.Module = PartNet(1 if first.ndim == 2 else 3, len(supply.classes))
+        self.net = make_net(1 if first.ndim == 2 else 3, len(supply.classes))
         self.supply = supply
         self.held_out = held_out
 

@@ -17,6 +17,9 @@ from training.lessons.pictures import Floats, Picture, Turns, draw_matrix, photo
 from training.models.part_net import STRIDE
 
 UNKNOWN = -1.0  # in a target: nobody knows
+STOCK = 400  # injected parts kept by each worker
+REUSE = 0.7  # share of injected parts taken from the stock
+Injected = tuple[Picture, NDArray[np.uint8] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +56,9 @@ class PartCrops(IterableDataset):  # type: ignore[type-arg]
         rng = np.random.default_rng((self.supply.seed, self.start, number, workers))
         light = photometry(int(rng.integers(2**31)))
         sides = _sides(self.supply)
+        stock: list[Injected] = []
         while True:
-            picture, mask = draw_part(self.supply, sides, rng)
+            picture, mask = draw_part(self.supply, sides, rng, stock)
             yield as_crop(self.supply, picture, mask, rng, light)
 
 
@@ -66,21 +70,30 @@ def _sides(supply: PartSupply) -> list[NDArray[np.intp]]:
 
 
 def draw_part(
-    supply: PartSupply, sides: list[NDArray[np.intp]], rng: np.random.Generator
-) -> tuple[Picture, NDArray[np.uint8] | None]:
-    """A picture as it lies in the dataset, or a good one with injected defects and their mask (H, W), 0 or 255."""
+    supply: PartSupply, sides: list[NDArray[np.intp]], rng: np.random.Generator, stock: list[Injected]
+) -> Injected:
+    """A picture as it lies in the dataset, or a good one with injected defects and their mask (H, W), 0 or 255.
+
+    ``stock`` is the caller's stock of injected parts, which this call fills and reuses: making one costs more than a
+    training step, and each use is turned, moved and lit anew.
+    """
     first_good = not supply.pictures[int(sides[0][0])].defective
     if first_good and rng.random() < supply.injected:
-        return _injected(supply, supply.pictures[int(rng.choice(sides[0]))], rng)
+        if len(stock) >= STOCK and rng.random() < REUSE:
+            return stock[int(rng.integers(len(stock)))]
+        made = _injected(supply, supply.pictures[int(rng.choice(sides[0]))], rng)
+        if len(stock) < STOCK:
+            stock.append(made)
+        else:
+            stock[int(rng.integers(STOCK))] = made
+        return made
     picture = supply.pictures[int(rng.choice(sides[int(rng.integers(len(sides)))]))]
     if not picture.defective and supply.injected and rng.random() < supply.shams:
         picture = replace(picture, image=inject_shams(picture.image, rng, count=int(rng.integers(1, 4))))
     return picture, None
 
 
-def _injected(
-    supply: PartSupply, picture: Picture, rng: np.random.Generator
-) -> tuple[Picture, NDArray[np.uint8] | None]:
+def _injected(supply: PartSupply, picture: Picture, rng: np.random.Generator) -> Injected:
     count = 1 + int(rng.random() < 0.4) + int(rng.random() < 0.15)
     image, defects = inject_casting_defects(picture.image, rng, count=count, style=supply.style)
     if not defects:

@@ -1,8 +1,9 @@
 """Candidates out of a dense prediction, in plain tensor operations: the same code runs in torch and in the ONNX graph."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+Candidates = tuple[Tensor, Tensor, Tensor]  # boxes (N, K, 4) xyxy pixels, scores (N, K), labels (N, K) int64
 SECOND_OPINION = 0.3  # what is left of the score of another class at the same place
 
 
@@ -32,3 +33,24 @@ def suppress_overlap(
     repeated = ((iou > same_iou).to(iou.dtype) * same * better).max(1).values
     doubted = ((iou > other_iou).to(iou.dtype) * (1 - same) * better).max(1).values
     return scores * (1 - repeated) * (1 - (1 - SECOND_OPINION) * doubted)
+
+
+def best_candidates(
+    boxes: Tensor, scores: Tensor, *, keep: int, look_at: int, floor: float = 0.003
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The best of all answers of a dense detector, overlap suppressed.
+
+    boxes (N, A, 4) xyxy pixels, scores (N, A, K) of each class -> boxes (N, keep, 4), scores (N, keep) in descending
+    order, labels (N, keep) int64.  Of the ``look_at`` best answers those that are not suppressed are kept; where there
+    are fewer answers, the rest is filled up with answers of score 0.
+    """
+    batch, cells, classes = scores.shape
+    flat = nn.functional.pad(scores.reshape(batch, cells * classes), (0, look_at))
+    best, where = torch.topk(flat, look_at)
+    where = torch.minimum(where, torch.full_like(where, 1) * (cells * classes - 1))
+    cell = torch.div(where, classes, rounding_mode="floor")
+    labels = where - cell * classes
+    boxes = boxes.gather(1, cell.unsqueeze(2).expand(-1, -1, 4))
+    best = suppress_overlap(boxes, best, labels, same_iou=0.6)
+    best, order = torch.topk(best * (best > floor), keep)
+    return boxes.gather(1, order.unsqueeze(2).expand(-1, -1, 4)), best, labels.gather(1, order)

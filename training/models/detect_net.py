@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from training.models.blocks import Residual, conv_bn
-from training.models.candidates import suppress_overlap
+from training.models.candidates import best_candidates
 
 BINS = 16  # distances of 0..15 cells
 LEVELS = ((4, 32), (8, 64), (16, 96), (32, 128))  # stride in pixels, width of the head
@@ -122,18 +122,8 @@ def flatten(answers: list[tuple[Tensor, Tensor]], levels: tuple[tuple[int, int],
 
 
 def decode(dense: Dense, *, keep: int, floor: float = 0.003) -> tuple[Tensor, Tensor, Tensor]:
-    """Candidates: boxes (N, keep, 4) xyxy pixels, scores (N, keep) in descending order of what they were before
-    suppression, labels (N, keep) int64.
+    """Candidates: boxes (N, keep, 4) xyxy pixels, scores (N, keep) in descending order, labels (N, keep) int64.
 
     A grid with fewer than ``keep`` answers is filled up with answers of score 0.
     """
-    scores = dense.logits.sigmoid()
-    batch, cells, classes = scores.shape
-    flat = nn.functional.pad(scores.reshape(batch, cells * classes), (0, keep))
-    best, where = torch.topk(flat, keep)
-    where = torch.minimum(where, torch.full_like(where, 1) * (cells * classes - 1))
-    cell = torch.div(where, classes, rounding_mode="floor")
-    labels = where - cell * classes
-    boxes = dense.boxes().gather(1, cell.unsqueeze(2).expand(-1, -1, 4))
-    best = suppress_overlap(boxes, best, labels, same_iou=0.6)
-    return boxes, best * (best > floor), labels
+    return best_candidates(dense.boxes(), dense.logits.sigmoid(), keep=keep, look_at=keep, floor=floor)

@@ -22,6 +22,10 @@ TRAINERS: dict[str, str] = {
     "lineside:classify": "training.trainers.part:train_classifier",
     "lineside:anomaly": "training.trainers.part:train_anomaly",
     "lineside:detect": "training.trainers.box:train_detector",
+    "torchvision:classify": "training.trainers.torchvision_nets:train_classifier",
+    "torchvision:detect": "training.trainers.torchvision_nets:train_detector",
+    "ultralytics:classify": "training.trainers.ultralytics_yolo:train_classifier",
+    "ultralytics:detect": "training.trainers.ultralytics_yolo:train_detector",
 }
 
 

@@ -1,17 +1,19 @@
 """Trains the detect net: boxes of defects on any part, from labelled boxes."""
 
 import sys
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from torch import nn
 
 from inspection.errors import UsageError
 from training.graphs import DetectGraph
 from training.lessons.box import BoxLesson
 from training.lessons.box_crops import BoxSupply
 from training.lessons.pictures import Picture, load_pictures
-from training.models.detect_net import DetectNet
-from training.train import train
+from training.train import Lesson, train
 from training.trainers import Job, Trained
 from training.trainers.frames import channels_of, examples, image_limits, median_size, turns_of
 
@@ -19,24 +21,40 @@ LARGEST_TILE_PX = 1280
 SMALL_PX = 24.0  # boxes of this side and below need cells of 4 px
 
 
-def train_detector(job: Job) -> Trained:
+@dataclass(frozen=True, slots=True)
+class BoxKind:
+    """A net that learns boxes from the crops of ``BoxSupply``, and what the ModelCard says of it.
+
+    ``lesson``: crops, held-out pictures and the finest stride in px in, a lesson out.  ``graph``: the trained net in, a
+    graph of the model contract out, for images whose sides are multiples of 32.
+    """
+
+    lesson: Callable[[BoxSupply, tuple[Picture, ...], int], Lesson]
+    graph: Callable[[Any], nn.Module]
+    trainer: str
+    licence: str
+
+
+OWN = BoxKind(BoxLesson, DetectGraph, "lineside detect net", "Apache-2.0")
+
+
+def train_detector(job: Job, kind: BoxKind = OWN) -> Trained:
     """Boxes, scores and labels; images up to the size of a tile are looked at whole."""
     config = job.config
-    _require_boxes(job)
+    require_boxes(job)
     channels = channels_of(job.taught)
     pictures = load_pictures(job.taught, job.classes, channels=channels)
     held_out = load_pictures(job.held_out, job.classes, channels=channels)
     supply, first_stride, tile_px = _plan(job, pictures)
     print(_announce(supply, first_stride, len(held_out)), file=sys.stderr)
-    net, trained_s = train(config, BoxLesson(supply, held_out, first_stride=first_stride))
-    assert isinstance(net, DetectNet)
+    net, trained_s = train(config, kind.lesson(supply, held_out, first_stride))
     return Trained(
-        graph=DetectGraph(net),
+        graph=kind.graph(net),
         task="detect",
         classes=job.classes,
         channels=channels,
-        trainer="lineside detect net",
-        licence="Apache-2.0",
+        trainer=kind.trainer,
+        licence=kind.licence,
         source="real labelled frames",
         trained_s=trained_s,
         examples=examples(job.taught),
@@ -46,7 +64,8 @@ def train_detector(job: Job) -> Trained:
     )
 
 
-def _require_boxes(job: Job) -> None:
+def require_boxes(job: Job) -> None:
+    """UsageError when a class has no box, or a defective sample has none."""
     counts = dict.fromkeys(job.classes, 0)
     for sample in job.taught:
         for label in sample.labels:

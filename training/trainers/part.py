@@ -1,9 +1,11 @@
 """Trains the part net: a classifier from labelled parts, or an anomaly model from good parts alone."""
 
 import sys
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
+from torch import nn
 
 from datasets.sample import Sample
 from inspection.errors import UsageError
@@ -19,24 +21,45 @@ from training.trainers.frames import channels_of, examples, image_limits, median
 FEW = 300  # labelled defective parts below which injected defects carry much of the teaching
 
 
-def train_classifier(job: Job) -> Trained:
+@dataclass(frozen=True, slots=True)
+class PartKind:
+    """A net that the part lesson can teach, and what the ModelCard says of it.
+
+    ``make``: channels of the image and number of classes in, a net like ``PartNet`` out.
+    """
+
+    make: Callable[[int, int], nn.Module]
+    trainer: str
+    licence: str
+
+
+OWN = PartKind(PartNet, "lineside part net", "Apache-2.0")
+
+
+def train_classifier(job: Job, kind: PartKind = OWN) -> Trained:
     """One score for each class, and a heat map.
 
     With one class, some of the good parts get injected defects: many where labelled defective parts are few.
     """
-    good = sum(not sample.defective for sample in job.taught)
+    good = require_both_sides(job)
     counts = {name: sum(name in s.defect_classes for s in job.taught) for name in job.classes}
-    missing = sorted(name for name, count in counts.items() if not count)
+    injected = 0.0
+    if len(job.classes) == 1 and good and job.config.inject:
+        injected = 0.35 if counts[job.classes[0]] < FEW else 0.1
+    return _train(job, job.taught, job.classes, injected=injected, anomaly=False, kind=kind)
+
+
+def require_both_sides(job: Job) -> int:
+    """The number of good parts to learn from; UsageError when a class, or beside a single class a good part, is missing."""
+    good = sum(not sample.defective for sample in job.taught)
+    missing = sorted(name for name in job.classes if not any(name in s.defect_classes for s in job.taught))
     if missing or (len(job.classes) == 1 and not good):
         what = f"no sample of class {', '.join(missing)}" if missing else "no good part"
         raise UsageError(
             f"there is {what} to learn from",
             fix="a classifier needs both sides; `lineside train anomaly` learns from good parts alone",
         )
-    injected = 0.0
-    if len(job.classes) == 1 and good and job.config.inject:
-        injected = 0.35 if counts[job.classes[0]] < FEW else 0.1
-    return _train(job, job.taught, job.classes, injected=injected, anomaly=False)
+    return good
 
 
 def train_anomaly(job: Job) -> Trained:
@@ -50,26 +73,26 @@ def train_anomaly(job: Job) -> Trained:
 
 
 def _train(
-    job: Job, taught: tuple[Sample, ...], classes: tuple[str, ...], *, injected: float, anomaly: bool
-) -> Trained:
+    job: Job, taught: tuple[Sample, ...], classes: tuple[str, ...], *,
+    injected: float, anomaly: bool, kind: PartKind = OWN,
+) -> Trained:  # fmt: skip
     config = job.config
     channels = channels_of(taught)
     frame = median_size(taught)
-    shrink, size = _input_size(frame, config.input_px)
+    shrink, size = input_size(frame, config.input_px)
     pictures = _load(taught, job.classes, channels, shrink, anomaly=anomaly)
     held_out = _load(job.held_out, job.classes, channels, shrink, anomaly=anomaly)
     supply = PartSupply(classes, pictures, size, turns_of(config), injected, config.seed)
     print(_announce(supply, len(held_out)), file=sys.stderr)
-    net, trained_s = train(config, PartLesson(supply, held_out))
-    assert isinstance(net, PartNet)
+    net, trained_s = train(config, PartLesson(supply, held_out, kind.make))
     share = f" + defects injected into good parts ({100 * injected:.0f} % of crops)" if injected else ""
     return Trained(
         graph=PartGraph(net, size, shrink=shrink, anomaly=anomaly),
         task="anomaly" if anomaly else "classify",
         classes=classes,
         channels=channels,
-        trainer="lineside part net",
-        licence="Apache-2.0",
+        trainer=kind.trainer,
+        licence=kind.licence,
         source=("real good parts" if anomaly else "real labelled parts") + share,
         trained_s=trained_s,
         examples=examples(taught),
@@ -91,7 +114,7 @@ def _load(
     )
 
 
-def _input_size(frame: tuple[int, int], input_px: int) -> tuple[int, tuple[int, int]]:
+def input_size(frame: tuple[int, int], input_px: int) -> tuple[int, tuple[int, int]]:
     """By how much frames are averaged down, and the net's input (height, width): as much area as a square of
     ``input_px``, the frame's proportions, multiples of 16; never more pixels than the frame has."""
     area = min(input_px**2, frame[0] * frame[1])
