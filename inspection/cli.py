@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from inspection import log
-from inspection.config import load_station
+from inspection.config import LEAST_SCORE, load_station
 from inspection.errors import CameraError, ControllerError, DriverMissing, InspectionError, StoreError, UsageError
 from inspection.heat_picture import Pictures
 from inspection.images import read_image, write_png
 from inspection.model import load_model
-from inspection.predict import Request, card_criteria, predict, requests_for
+from inspection.predict import Request, card_criteria, predict, requests_for, rules_of
 
 EXTRA_OF_VERB = {"train": "train", "evaluate": "train"}
 
@@ -233,15 +233,13 @@ def _recipe_text(args: argparse.Namespace, card: Any) -> str:
         'model = "model.onnx"',
         'golden = "golden.png"' if args.golden is not None else 'golden = "with-frame"' * card.golden_guided,
     ]
-    for name in card.classes:
-        review = round(card.threshold / 2, 3)
-        lines += [
-            "",
-            "[[rules]]",
-            f'defect_class = "{name}"',
-            f"ng_score = {card.threshold:.3f}",
-            f"review_score = {review}",
-        ]
+    if card.images is not None:
+        lines += ["", "[quality]", *(f"{name} = {value:g}" for name, value in card.images.model_dump().items())]
+    for rule in rules_of(card):
+        lines += ["", "[[rules]]", f'defect_class = "{rule.defect_class}"', f"ng_score = {rule.ng_score:.4g}"]
+        # Below the limit of a finding in a box a person looks; the score of a whole part has no such slope.
+        review = rule.ng_score / 2 if card.task == "detect" and not card.limits else rule.review_score
+        lines += [f"review_score = {max(review, LEAST_SCORE):.4g}"]
     return "\n".join(lines) + "\n"
 
 

@@ -25,6 +25,7 @@ ControllerConfig = Annotated[ModbusTcpConfig | SimulatedControllerConfig, Field(
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 GOLDEN_WITH_FRAME = "with-frame"
 LEAST_SCORE = 0.02  # models answer with nothing below about 0.01: a lower limit would never be reached
+MOST_SCORE = 0.99  # a limit above would switch the check off
 
 
 class _Section(BaseModel):
@@ -62,8 +63,8 @@ class RuleSection(_Section):
     """When a finding of one class makes the part NG or sends it to review."""
 
     defect_class: str = Field(min_length=1, description="a class of the model")
-    ng_score: float = Field(ge=LEAST_SCORE, le=0.95, description="score from which the part is NG")
-    review_score: float = Field(ge=LEAST_SCORE, le=0.95, description="score from which a person must look")
+    ng_score: float = Field(ge=LEAST_SCORE, le=MOST_SCORE, description="score from which the part is NG")
+    review_score: float = Field(ge=LEAST_SCORE, le=MOST_SCORE, description="score from which a person must look")
 
     @model_validator(mode="after")
     def _ordered(self) -> "RuleSection":

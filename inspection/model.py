@@ -71,17 +71,24 @@ class Calibration(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    statement: str = Field(description="the promise, or why there is none, in one sentence")
+    statement: str = Field(description="the promise, or why there is none, in one sentence; then what limits it")
     dataset: str
     dataset_version: str
     confidence: float = Field(gt=0.5, lt=1)
+    counted: Literal["groups", "parts"] = Field(default="groups", description="what counts as independent")
     defective: int = Field(ge=0, description="defective parts the limits were chosen on")
-    escapes: int = Field(ge=0, description="of which passed as OK")
+    defective_units: int = Field(default=0, ge=0, description="groups or parts that the escape claim rests on")
+    escapes: int = Field(ge=0, description="defective parts that passed as OK")
+    escape_rate: float | None = Field(default=None, description="the escape rate that was asked for")
     escape_bound: float | None = Field(default=None, description="upper bound of the escape rate; none: no claim")
     good: int = Field(ge=0)
+    good_units: int = Field(default=0, ge=0, description="groups or parts that the overkill claim rests on")
     overkill: int = Field(ge=0)
+    overkill_rate: float | None = Field(default=None, description="the overkill rate that was asked for; none: none was")
     overkill_bound: float | None = None
     review: int = Field(default=0, ge=0, description="parts in the review band")
+    errors: int = Field(default=0, ge=0, description="parts that could not be judged")
+    not_covered: tuple[str, ...] = Field(default=(), description="classes that no escape claim covers")
 
 
 class ImageLimits(BaseModel):
@@ -89,10 +96,10 @@ class ImageLimits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    min_contrast: float = Field(ge=0)
-    min_sharpness: float = Field(ge=0)
-    min_brightness: float = Field(ge=0)
-    max_brightness: float = Field(le=255)
+    min_contrast: float = Field(gt=0, le=100)
+    min_sharpness: float = Field(gt=0, le=250)
+    min_brightness: float = Field(gt=0, le=200)
+    max_brightness: float = Field(ge=50, le=255)
 
 
 class ModelCard(BaseModel):

@@ -10,7 +10,7 @@ from inspection.golden import GoldenTemplate, RegistrationLimits
 from inspection.images import IMAGE_SUFFIXES, golden_beside, is_golden, read_grey, read_image
 from inspection.inspect_frame import Criteria, Inspection, error_verdict, inspect_frame, open_detector
 from inspection.judge import Rule, ng_score
-from inspection.model import LoadedModel
+from inspection.model import LoadedModel, ModelCard
 from inspection.quality import QualityLimits
 from inspection.types import Verdict
 
@@ -55,11 +55,16 @@ def card_criteria(model: LoadedModel, threshold: float | None = None) -> Criteri
     """Judge by the model's own limits, or by one given threshold for every class."""
     card = model.card
     images = QualityLimits() if card.images is None else QualityLimits(**card.images.model_dump())
-    limit = card.threshold if threshold is None else threshold
-    rules = tuple(Rule(name, limit, limit) for name in card.classes)
-    if card.limits and threshold is None:
-        rules = tuple(Rule(row.defect_class, row.ng_score, row.review_score) for row in card.limits)
+    rules = rules_of(card, threshold)
     return Criteria(images, rules, min(PREDICT_FLOOR, *(rule.review_score for rule in rules)))
+
+
+def rules_of(card: ModelCard, threshold: float | None = None) -> tuple[Rule, ...]:
+    """The model's own limits of each class, or one given threshold for every class."""
+    if card.limits and threshold is None:
+        return tuple(Rule(row.defect_class, row.ng_score, row.review_score) for row in card.limits)
+    limit = card.threshold if threshold is None else threshold
+    return tuple(Rule(name, limit, limit) for name in card.classes)
 
 
 def predict(model: LoadedModel, requests: Iterable[Request], criteria: Criteria) -> Iterator[Prediction]:

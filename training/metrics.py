@@ -146,7 +146,7 @@ def middle_threshold(scores: Floats, defective: NDArray[np.bool_]) -> float:
         # Passing up to steps[k]; passing none is no choice.
         k = int(np.argmin(wrong))
         chosen = float((steps[k] + steps[min(k + 1, len(steps) - 1)]) / 2)
-    return float(np.clip(1 / (1 + np.exp(-chosen)), 0.02, 0.95))
+    return float(np.clip(1 / (1 + np.exp(-chosen)), 0.02, 0.99))
 
 
 def clopper_pearson(events: int, trials: int, *, confidence: float = 0.95) -> tuple[float, float]:

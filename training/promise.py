@@ -21,11 +21,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from inspection.config import LEAST_SCORE, MOST_SCORE
+from inspection.config import LEAST_SCORE
 from inspection.errors import UsageError
 from training.metrics import Floats, clopper_pearson
 
 Count = Literal["groups", "parts"]
+MOST_SCORE = 0.95  # the highest limit a recipe may name (inspection/config.py)
 Limits = tuple[tuple[float, float], ...]  # ng_score and review_score of each class
 
 
@@ -59,6 +60,8 @@ class Wish:
         _require(right, "--cost-escape, --cost-overkill", self.costs, "numbers above 0")
         if self.overkill_rate is not None and self.costs is not None:
             raise UsageError("both an overkill rate and costs were given", fix="give one of them")
+        if self.defect_rate is not None and self.costs is None:
+            raise UsageError("--defect-rate weighs costs, and none are given", fix="add --cost-escape and --cost-overkill")
 
 
 def _require(right: bool, option: str, value: object, wanted: str) -> None:

@@ -22,6 +22,7 @@ from training.train import is_first_process
 from training.trainers import Image, Job, Trained, open_trainer
 
 START_THRESHOLD = 0.4
+TAUGHT_LOOKED_AT = 400  # parts a first threshold is taken from where nothing is held out
 ANOMALY_HELD_OUT = 1 / 6  # share of the good parts that the threshold is chosen on, where nothing else is held out
 
 
@@ -53,6 +54,9 @@ def _finish(
         assert dataset is not None
         write_card(path, card)
         card = _measured(path, card, dataset, held_out)
+    elif made.task == "classify" and dataset is not None and config.threshold_of is None:
+        write_card(path, card)
+        card = _from_taught(path, card, made.taught)
     elif config.threshold_of is not None:
         card = _with_borrowed_threshold(card, load_model(config.threshold_of).card)
     write_card(path, card)
@@ -159,6 +163,15 @@ def _measured(path: Path, card: ModelCard, dataset: Dataset, held_out: tuple[Sam
     (path.parent / "held_out.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(as_text(report), file=sys.stderr)
     return model.card.model_copy(update={"metrics": tuple(_metrics(report, where, len(held_out)))})
+
+
+def _from_taught(path: Path, card: ModelCard, taught: tuple[Sample, ...]) -> ModelCard:
+    """A threshold between the parts that were learnt from: their defective ones score too well, so it is a first guess."""
+    step = max(1, len(taught) // TAUGHT_LOOKED_AT)
+    result = evaluate(load_model(path), taught[::step], [], None)
+    threshold = middle_threshold(*result.part_scores())
+    source = f"{len(result.cases)} parts that were learnt from: nothing was held out, not calibrated"
+    return card.model_copy(update={"threshold": threshold, "threshold_from": source})
 
 
 def _held_out_name(held_out: tuple[Sample, ...]) -> str:

@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -31,11 +31,14 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A sentence that carries weight; ``sound`` is False where a figure must not be relied on."""
+    """A sentence on what the figures may be relied on for.
+
+    ``weight``: "warning" where they may not, "promise" where something was shown, "note" where the reader judges.
+    """
 
     title: str
     text: str
-    sound: bool
+    weight: Literal["warning", "promise", "note"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,7 @@ def number(score: float) -> str:
 def model_rows(card: ModelCard, sha256: str) -> list[Row]:
     """What was judged: the model."""
     seen = card.trained_on
-    rows = [
+    return [
         ("name", card.name),
         ("file (SHA-256)", sha256),
         ("task", card.task + (", compares with a golden template" if card.golden_guided else "")),
@@ -144,7 +147,6 @@ def model_rows(card: ModelCard, sha256: str) -> list[Row]:
         ("commit", card.commit or "not recorded"),
         ("exported file against trained net", card.parity or "not compared"),
     ]
-    return rows
 
 
 def _groups(card: ModelCard) -> str:
@@ -173,7 +175,7 @@ def operating_point(result: Evaluation) -> str:
     if len(limits) > 1:
         how = "Each class has limits of its own: see the table."
     else:
-        (ng, review), = limits
+        ((ng, review),) = limits
         how = f"A part is rejected (NG) when a finding scores at least {number(ng)}"
         if review < ng:
             how += f", a person must look at it (REVIEW) from {number(review)}, and it passes (OK) below."
@@ -196,7 +198,7 @@ def statements(result: Evaluation, dataset: str, leak: str) -> list[Statement]:
     """What the figures may be relied on for: promise of the calibration, training images, near duplicates."""
     said = [_promise(result, dataset), _seen(result)]
     text = leak or "No comparison of these images with those of the training was given: nearly equal ones may be among them."
-    return [*said, Statement("Leak and near duplicates", text, bool(leak))]
+    return [*said, Statement("Leak and near duplicates", text, "note" if leak else "warning")]
 
 
 def _promise(result: Evaluation, dataset: str) -> Statement:
@@ -204,9 +206,8 @@ def _promise(result: Evaluation, dataset: str) -> Statement:
     found = card.calibration
     if found is None:
         bound = f" The card says of its threshold: {card.escape_bound}." if card.escape_bound else ""
-        return Statement(
-            title, f"The limits are not calibrated: nothing is promised about escapes on the line.{bound}", False
-        )
+        text = f"The limits are not calibrated: nothing is promised about escapes on the line.{bound}"
+        return Statement(title, text, "warning")
     counts = (
         f"Chosen on {found.defective} defective and {found.good} good parts of {found.dataset} "
         f"{found.dataset_version[:12]}, with {found.escapes} escapes, {found.overkill} overkill, {found.review} in review."
@@ -215,8 +216,8 @@ def _promise(result: Evaluation, dataset: str) -> Statement:
     if found.dataset_version and found.dataset_version[:12] in dataset:
         text += " That is the dataset judged here: the figures test the promise only where other parts of it were chosen."
     if not own_limits(card, result.rules):
-        return Statement(title, f"{text} This evaluation used other limits, so the promise is not about it.", False)
-    return Statement(title, text, found.escape_bound is not None)
+        return Statement(title, f"{text} This evaluation used other limits, so the promise is not about it.", "warning")
+    return Statement(title, text, "warning" if found.escape_bound is None else "promise")
 
 
 def _seen(result: Evaluation) -> Statement:
@@ -224,10 +225,10 @@ def _seen(result: Evaluation) -> Statement:
     known = len(result.card.trained_on.images_sha256)
     if result.seen_in_training:
         text = f"The model was trained on {result.seen_in_training} of these {count} images: the figures are too good."
-        return Statement(title, text, False)
+        return Statement(title, text, "warning")
     if not known:
-        return Statement(title, "The card does not list the images of the training: it cannot be told.", False)
-    return Statement(title, f"None of these {count} images is among the {known} of the training (by SHA-256).", True)
+        return Statement(title, "The card does not list the images of the training: it cannot be told.", "warning")
+    return Statement(title, f"None of these {count} images is among the {known} of the training (by SHA-256).", "promise")
 
 
 VERDICTS = (Verdict.OK, Verdict.REVIEW, Verdict.NG, Verdict.ERROR)

@@ -55,11 +55,15 @@ def image_limits(samples: Sequence[Sample]) -> ImageLimits:
     seen = [measure(to_grey(image)) for image in read_some(samples)]
     dark, bright = min(q.brightness for q in seen), max(q.brightness for q in seen)
     return ImageLimits(
-        min_contrast=round(0.5 * min(q.contrast for q in seen), 2),
-        min_sharpness=round(0.5 * min(q.sharpness for q in seen), 2),
-        min_brightness=round(max(0.0, 0.5 * dark), 1),
-        max_brightness=round(min(255.0, bright + 0.5 * (255 - bright)), 1),
+        min_contrast=_within(0.5 * min(q.contrast for q in seen), 0.1, 100),
+        min_sharpness=_within(0.5 * min(q.sharpness for q in seen), 0.1, 250),
+        min_brightness=_within(0.5 * dark, 0.1, 200),
+        max_brightness=_within(bright + 0.5 * (255 - bright), 50, 255),
     )
+
+
+def _within(value: float, low: float, high: float) -> float:
+    return round(min(max(value, low), high), 2)
 
 
 def examples(samples: Sequence[Sample]) -> tuple[tuple[Image, None], ...]:

@@ -97,7 +97,9 @@ class FcosNet(nn.Module):
             [32 << stage for stage in stages],
             WIDTH,
         )
-        grid = detection.anchor_utils.AnchorGenerator(tuple((stride,) for stride in self.strides), ((1.0,),) * 5)
+        grid = detection.anchor_utils.AnchorGenerator(
+            tuple((stride,) for stride in self.strides), ((1.0,),) * len(self.strides)
+        )
         head = detection.fcos.FCOSHead(WIDTH, 1, classes, num_convs=2)
         self.fcos = detection.FCOS(pyramid, classes, anchor_generator=grid, head=head)
 
