@@ -145,7 +145,9 @@ def _box(picture: Image, found: Detection) -> None:
     size = 0.4 * line
     (wide, high), below = cv2.getTextSize(text, _FONT, size, line)
     left = max(0, min(start[0], width - wide - 4))
-    bottom = start[1] - below - 2 * line if start[1] > high + below + 4 * line else min(height - below, end[1] + high + 4)
+    bottom = (
+        start[1] - below - 2 * line if start[1] > high + below + 4 * line else min(height - below, end[1] + high + 4)
+    )
     cv2.rectangle(picture, (left, bottom - high - 3), (left + wide + 4, bottom + below), _WHITE, -1)
     cv2.putText(picture, text, (left + 2, bottom), _FONT, size, BOX, line, cv2.LINE_AA)
 

@@ -22,7 +22,7 @@ from inspection.judge import Rule
 from inspection.model import Calibration, ClassLimit, LoadedModel, ModelCard
 from inspection.types import Verdict
 from training.evaluate import Case, Evaluation, evaluate
-from training.export import write_card
+from training.export import SCORE_TOLERANCE, write_card
 from training.promise import MOST_SCORE, Choice, Limits, Scores, Walk, Wish, choose, needed_trials, units, upper_bound
 
 
@@ -143,7 +143,7 @@ def own_limits(card: ModelCard) -> Limits:
     return tuple(given.get(name, (card.threshold, card.threshold)) for name in card.classes)
 
 
-def write_calibrated(source: Path, target: Path, card: ModelCard) -> None:
+def copy_with_card(source: Path, target: Path, card: ModelCard) -> None:
     """Write a copy of the model file with this card; ``target`` may be ``source``.  It appears whole or not at all."""
     partial = target.with_name(target.name + ".partial")
     try:
@@ -155,13 +155,39 @@ def write_calibrated(source: Path, target: Path, card: ModelCard) -> None:
 
 
 def _calibrated(result: _Result, dataset: Dataset, model: LoadedModel) -> Calibrated:
+    calibration = _calibration(result, dataset, model.card)
+    names = model.card.classes
+    card = model.card.model_copy(
+        update={
+            "limits": tuple(
+                ClassLimit(defect_class=name, ng_score=ng, review_score=review)
+                for name, (ng, review) in zip(names, result.choice.limits, strict=True)
+            ),
+            "threshold": min(ng for ng, _ in result.choice.limits),
+            "threshold_from": f"calibration on {result.where}",
+            "escape_bound": _escape_sentence(result) if calibration.escape_bound is not None else "",
+            "calibration": calibration,
+        }
+    )
+    asked = result.wish.overkill_rate is not None
+    kept = calibration.escape_bound is not None and (not asked or calibration.overkill_bound is not None)
+    report = {
+        "model": card.name,
+        "model_sha256": model.sha256,
+        **calibration.model_dump(),
+        "kept": kept,
+        "review_good": sum(case.verdict == Verdict.REVIEW and not case.sample.defective for case in result.judged),
+        "classes": [_row(result, index) for index in range(len(names))],
+    }
+    return Calibrated(card, report, kept)
+
+
+def _calibration(result: _Result, dataset: Dataset, card: ModelCard) -> Calibration:
     choice, wish, counts = result.choice, result.wish, result.evaluation.parts()
     claimed = choice.escape.proven and not result.barred
-    overkill_claimed = choice.overkill_kept and not result.barred
-    statement = " ".join([_escape_sentence(result), *_overkill_sentence(result), *_notes(result, model.card)])
-    names = model.card.classes
-    calibration = Calibration(
-        statement=statement,
+    covered = zip(card.classes, choice.covered, strict=True)
+    return Calibration(
+        statement=" ".join([_escape_sentence(result), *_overkill_sentence(result), *_notes(result, card)]),
         dataset=dataset.name,
         dataset_version=dataset.version,
         confidence=wish.confidence,
@@ -175,27 +201,11 @@ def _calibrated(result: _Result, dataset: Dataset, model: LoadedModel) -> Calibr
         good_units=len(_good_units(result)),
         overkill=counts.overkill,
         overkill_rate=wish.overkill_rate,
-        overkill_bound=wish.overkill_rate if overkill_claimed else None,
+        overkill_bound=wish.overkill_rate if choice.overkill_kept and not result.barred else None,
         review=counts.review,
         errors=counts.errors,
-        not_covered=tuple(n for n, covered in zip(names, choice.covered, strict=True) if not (claimed and covered)),
+        not_covered=tuple(name for name, known in covered if not (claimed and known)),
     )
-    card = model.card.model_copy(
-        update={
-            "limits": tuple(
-                ClassLimit(defect_class=name, ng_score=ng, review_score=review)
-                for name, (ng, review) in zip(names, choice.limits, strict=True)
-            ),
-            "threshold": min(ng for ng, _ in choice.limits),
-            "threshold_from": f"calibration on {result.where}",
-            "escape_bound": _escape_sentence(result) if claimed else "",
-            "calibration": calibration,
-        }
-    )
-    kept = claimed and (wish.overkill_rate is None or overkill_claimed)
-    rows = [_row(result, index) for index in range(len(names))]
-    report = {"model": card.name, "model_sha256": model.sha256, **calibration.model_dump(), "kept": kept, "classes": rows}
-    return Calibrated(card, report, kept)
 
 
 def _row(result: _Result, index: int) -> dict[str, Any]:
@@ -269,7 +279,7 @@ def _shortfall(result: _Result, walk: Walk, asked: str) -> str:
     if walk.unavoidable > wish.escape_rate * walk.trials and walk.unavoidable:
         return (
             f"{walk.unavoidable} of {have} score below {LEAST_SCORE}, the lowest limit there is, and pass whatever is "
-            f"chosen, which is more than {asked}; more parts do not help, the model must find them"
+            f"chosen, which is more than {_percent(wish.escape_rate)}; more parts do not help, the model must find them"
         )
     needed = needed_trials(walk.unavoidable, wish.escape_rate, wish.confidence)
     missed = "without a miss" if not walk.unavoidable else f"with {walk.unavoidable} missed"
@@ -284,7 +294,7 @@ def _overkill_sentence(result: _Result) -> list[str]:
     rejected, trials = _good_units(result), _units_word(result, walk.trials, "good")
     if result.choice.overkill_kept:
         return [f"At most {_percent(wish.overkill_rate)} of good parts are rejected, with {_percent(wish.confidence)} "
-                f"confidence ({int(rejected.sum())} of {trials} were)."]  # fmt: skip
+                f"confidence (rejected: {int(rejected.sum())} of {trials})."]  # fmt: skip
     if walk.proven:
         return [f"No overkill rate is claimed: {_percent(wish.overkill_rate)} would send more than "
                 f"{_percent(wish.review_rate or 0)} of the good parts to review."]  # fmt: skip
@@ -318,10 +328,24 @@ def _notes(result: _Result, card: ModelCard) -> list[str]:
         notes.append(f"{loud} good parts score {MOST_SCORE} or more, the highest limit a recipe may name.")
     if not card.trained_on.images_sha256 and not result.barred:
         notes.append("The model does not say which images it was trained on, so it was not checked that these are new.")
+    near = _near_limits(result)
+    if near:
+        notes.append(
+            f"{near} parts score within {SCORE_TOLERANCE} of a limit: another machine may judge them otherwise."
+        )
     if wish.overkill_rate is None and (~parts.defective).any():
         counts = result.evaluation.parts()
         notes.append(f"{counts.overkill} of {counts.good} good parts were rejected; no overkill rate was asked for.")
     return notes
+
+
+def _near_limits(result: _Result) -> int:
+    """Parts so near to a limit that rounding may decide their verdict."""
+    near = [
+        np.abs(result.parts.scores - np.array(side)) < SCORE_TOLERANCE
+        for side in zip(*result.choice.limits, strict=True)
+    ]
+    return int((near[0] | near[1]).any(1).sum())
 
 
 def _other_count(result: _Result) -> str:
@@ -350,7 +374,7 @@ def as_text(made: Calibrated) -> str:
     for row in report["classes"]:
         bound = "-" if row["bound"] is None else _percent(row["bound"])
         lines.append(
-            f"{row['class']:{width}s}{row['defective']:11d}{row['ng_score']:10.4f}{row['review_score']:13.4f}"
+            f"{row['class']:{width}s}{row['defective']:11d}{row['ng_score']:10.5f}{row['review_score']:13.5f}"
             f"{row['escapes']:9d}{bound:>9s}"
         )
     return "\n".join(
@@ -358,7 +382,7 @@ def as_text(made: Calibrated) -> str:
             *lines,
             f"(bound: of each class alone at {_percent(report['confidence'])}, as if its limits had been given beforehand)",
             f"escapes {report['escapes']} of {report['defective']}   overkill {report['overkill']} of {report['good']}   "
-            f"review {report['review']}   errors {report['errors']}",
+            f"review {report['review']} (good {report['review_good']})   errors {report['errors']}",
             report["statement"],
         ]
     )

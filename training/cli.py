@@ -1,4 +1,4 @@
-"""`lineside train` and `lineside evaluate`.  torch is imported only when a verb runs."""
+"""`lineside train`, `evaluate`, `calibrate` and `quantize`.  torch is imported only when a verb runs."""
 
 import argparse
 import json
@@ -11,6 +11,7 @@ from typing import Any
 from inspection.errors import UsageError
 
 DEFAULT_MINUTES = 30.0
+LEARNING_RATE = {"classify": 4e-3, "anomaly": 4e-3}
 PRODUCTS = {
     "pcb": "golden-guided detector for the six PCB defects",
     "classify": "classifier with a heat map, from images labelled as a whole",
@@ -72,7 +73,7 @@ def _add_part(parser: argparse.ArgumentParser, product: str) -> None:
             help="who teaches (default: lineside's own net, Apache-2.0; ultralytics is AGPL-3.0)",
         )  # fmt: skip
     if product != "detect":
-        parser.add_argument("--input-px", type=int, default=256, help="side of the net's input (default: 256)")
+        parser.add_argument("--input-px", type=int, default=224, help="side of the net's input (default: 224)")
     if product == "classify":
         parser.add_argument("--no-inject", action="store_true", help="inject no defects into good parts")
 
@@ -114,9 +115,9 @@ def _train(args: argparse.Namespace) -> int:
         box_margin_px=given.get("box_margin", 11.0),
         fixed=given.get("fixed", False),
         inject=not given.get("no_inject", False),
-        input_px=given.get("input_px", 256),
+        input_px=given.get("input_px", 224),
         batch=args.batch,
-        learning_rate=given.get("learning_rate", 3e-3),
+        learning_rate=given.get("learning_rate", LEARNING_RATE.get(args.product, 3e-3)),
         command=shlex.join(["lineside", *sys.argv[1:]]),
     )
     print(run_training(config))
@@ -129,6 +130,7 @@ def add_evaluate(verbs: Any) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL")
     parser.add_argument("dataset", type=Path, metavar="DATASET")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write the report for people, one page with pictures")
     parser.add_argument("--split", choices=("train", "val", "test"), help="only this split (default: every sample)")
     parser.add_argument("--groups", nargs="*", default=[], metavar="GROUP", help="only these groups")
     parser.add_argument("--threshold", type=float, help="score from which a finding counts (default: the model's)")
@@ -140,6 +142,13 @@ def _evaluate(args: argparse.Namespace) -> int:
     from inspection.model import load_model
     from training.evaluate import as_json, as_text, evaluate
 
+    if args.html:
+        from training.report.page import write_report  # what it needs is missed now, not after the evaluation
+
+        if not args.html.parent.is_dir():
+            raise UsageError(
+                f"there is no folder {args.html.parent}", fix="make the folder, or check the path of --html"
+            )
     model, dataset = load_model(args.model), open_dataset(args.dataset)
     chosen = [
         (sample, digest.image)
@@ -159,5 +168,115 @@ def _evaluate(args: argparse.Namespace) -> int:
     report = as_json(result, model, f"{dataset.name} {dataset.version[:12]}")
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if args.html:
+        write_report(args.html, result, report, notes=_notes(args, dataset.origin.importer, len(dataset.samples)))
     print(as_text(report))
     return 0
+
+
+def _notes(args: argparse.Namespace, importer: str, samples: int) -> list[tuple[str, str]]:
+    """What the report says of the dataset beside its figures: where it came from and which part was judged."""
+    chosen = [f"split {args.split}"] if args.split else []
+    chosen += [f"groups {', '.join(args.groups)}"] if args.groups else []
+    source = "generated, no photographs" if importer == "synth" else f"labelled images, read as {importer}"
+    return [
+        ("origin", source),
+        ("part of the dataset", f"{'; '.join(chosen) or 'all of it'} ({samples} images in all)"),
+    ]
+
+
+def add_calibrate(verbs: Any) -> None:
+    """Add `lineside calibrate`."""
+    text = "choose the limits of a model so that they keep an escape rate"
+    parser = verbs.add_parser("calibrate", help=text, description=text)
+    parser.add_argument("model", type=Path, metavar="MODEL")
+    parser.add_argument("dataset", type=Path, metavar="DATASET")
+    parser.add_argument("--split", choices=("train", "val", "test", "all"), default="val", help="(default: val)")
+    parser.add_argument("--groups", nargs="*", default=[], metavar="GROUP", help="only these groups")
+    parser.add_argument(
+        "--escape-rate", type=float, required=True, metavar="SHARE", help="0.05: 5 %% of defective parts"
+    )
+    parser.add_argument("--confidence", type=float, default=0.95, metavar="SHARE", help="of each claim (default: 0.95)")
+    parser.add_argument(
+        "--overkill-rate", type=float, metavar="SHARE", help="of good parts; what lies between is reviewed"
+    )
+    parser.add_argument("--cost-escape", type=float, metavar="COST", help="of one escape, instead of an overkill rate")
+    parser.add_argument(
+        "--cost-overkill", type=float, metavar="COST", help="of one good part rejected, in the same unit"
+    )
+    parser.add_argument(
+        "--defect-rate", type=float, metavar="SHARE", help="defective parts on the line, to weigh costs with"
+    )
+    parser.add_argument(
+        "--review-rate", type=float, metavar="SHARE", help="most of the good parts that may go to review"
+    )
+    parser.add_argument(
+        "--count", choices=("groups", "parts"), default="groups", help="what is independent (default: groups)"
+    )
+    parser.add_argument("--allow-seen", action="store_true", help="use samples seen in training, and claim nothing")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("-o", "--output", type=Path, metavar="OUT.onnx", help="new file with the limits in its card")
+    target.add_argument("--in-place", action="store_true", help="write the limits into MODEL itself")
+    parser.set_defaults(func=_calibrate)
+
+
+def _calibrate(args: argparse.Namespace) -> int:
+    from datasets.manifest import open_dataset
+    from inspection.model import load_model
+    from training.calibrate import as_text, calibrate, copy_with_card, pick
+    from training.promise import Wish
+
+    if (args.cost_escape is None) != (args.cost_overkill is None):
+        raise UsageError("one cost alone weighs nothing", fix="give both --cost-escape and --cost-overkill")
+    wish = Wish(
+        escape_rate=args.escape_rate,
+        confidence=args.confidence,
+        overkill_rate=args.overkill_rate,
+        costs=None if args.cost_escape is None else (args.cost_escape, args.cost_overkill),
+        defect_rate=args.defect_rate,
+        review_rate=args.review_rate,
+        count=args.count,
+    )
+    _refuse_existing(args.output)
+    model, dataset = load_model(args.model), open_dataset(args.dataset)
+    samples, digests = pick(dataset, split=args.split, groups=args.groups, card=model.card, allow_seen=args.allow_seen)
+    made = calibrate(model, samples, digests, wish, dataset, args.split)
+    copy_with_card(args.model, args.output or args.model, made.card)
+    if args.json:
+        args.json.write_text(json.dumps(made.report, indent=1) + "\n", encoding="utf-8")
+    print(as_text(made))
+    return 0 if made.kept else 1
+
+
+def _refuse_existing(path: Path | None) -> None:
+    if path is not None and path.exists():
+        raise UsageError(f"{path} exists already", fix="choose a new file with -o; none is overwritten")
+
+
+def add_quantize(verbs: Any) -> None:
+    """Add `lineside quantize`."""
+    text = "make an INT8 copy of a model, kept only when it is faster here and flips no verdict"
+    parser = verbs.add_parser("quantize", help=text, description=f"{text}; else the reason goes into MODEL's card")
+    parser.add_argument("model", type=Path, metavar="MODEL")
+    parser.add_argument("dataset", type=Path, metavar="DATASET", help="split train calibrates, split val compares")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.onnx", help="the INT8 file")
+    parser.add_argument(
+        "--frames", type=int, default=200, metavar="N", help="frames to compare on, at most (default: 200)"
+    )
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="times each frame is judged (default: 3)")
+    parser.set_defaults(func=_quantize)
+
+
+def _quantize(args: argparse.Namespace) -> int:
+    from datasets.manifest import open_dataset
+    from training.quantize import quantize_if_worth
+
+    if args.frames < 1 or args.rounds < 1:
+        raise UsageError("there is nothing to compare", fix="give --frames and --rounds of 1 or more")
+    _refuse_existing(args.output)
+    made = quantize_if_worth(
+        args.model, args.output, open_dataset(args.dataset), frames=args.frames, rounds=args.rounds
+    )
+    print(made.comparison.note())
+    return 0 if made.path else 1

@@ -37,7 +37,7 @@ class TrainConfig:
     box_margin_px: float = 11.0
     fixed: bool = False
     inject: bool = True
-    input_px: int = 256
+    input_px: int = 224
     crop_px: int = 320
     batch: int = 16
     learning_rate: float = 3e-3

@@ -16,6 +16,7 @@ share than the one that was asked for beforehand; and both promises at once have
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -61,7 +62,9 @@ class Wish:
         if self.overkill_rate is not None and self.costs is not None:
             raise UsageError("both an overkill rate and costs were given", fix="give one of them")
         if self.defect_rate is not None and self.costs is None:
-            raise UsageError("--defect-rate weighs costs, and none are given", fix="add --cost-escape and --cost-overkill")
+            raise UsageError(
+                "--defect-rate weighs costs, and none are given", fix="add --cost-escape and --cost-overkill"
+            )
 
 
 def _require(right: bool, option: str, value: object, wanted: str) -> None:
@@ -267,7 +270,7 @@ def _lightest(bad: Floats, good: Floats, low: float, high: float, weights: tuple
     scores = np.concatenate([bad, good])
     inside = scores[(scores > low) & (scores < high)]
     edges = np.unique(np.concatenate([[low], inside, [high]]))
-    places = [middle(float(a), float(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    places = [middle(float(a), float(b)) for a, b in pairwise(edges)]
     weight = [weights[0] * (bad < at).sum() + weights[1] * (good >= at).sum() for at in places]
     return places[int(np.argmin(weight))]
 
@@ -296,6 +299,5 @@ def _less_review(parts: Scores, limits: Limits, known: NDArray[np.bool_], rate: 
     below = float(waiting[allowed - 1]) if allowed else 0.0
     lower = np.maximum(review, np.minimum(ng, middle(below, float(waiting[allowed])))) if allowed else review
     return tuple(
-        (float(low), edge) if one else (high, edge)
-        for low, one, (high, edge) in zip(lower, known, limits, strict=True)
+        (float(low), edge) if one else (high, edge) for low, one, (high, edge) in zip(lower, known, limits, strict=True)
     )

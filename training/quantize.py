@@ -30,6 +30,7 @@ from inspection.inspect_frame import AnyDetector, Inspection, inspect_frame, ope
 from inspection.judge import ng_score
 from inspection.model import LoadedModel, ModelCard, Session, load_model
 from inspection.predict import card_criteria
+from training.calibrate import copy_with_card
 from training.export import write_card
 
 Image = NDArray[np.uint8]
@@ -64,7 +65,11 @@ class Comparison:
         """What a card says of the decision."""
         loss = "" if self.flips == 0 else f"flips {self.flips} verdicts"
         slow = "" if self.ratio > LEAST_RATIO else f"is no more than {LEAST_RATIO} times faster"
-        why = "kept: faster, and no verdict differs" if self.wins else f"not kept: {' and '.join(filter(None, (loss, slow)))}"
+        why = (
+            "kept: faster, and no verdict differs"
+            if self.wins
+            else f"not kept: {' and '.join(filter(None, (loss, slow)))}"
+        )
         return (
             f"int8 {why}; {self.int8_ms:.2f} ms against {self.fp32_ms:.2f} ms a frame ({self.ratio:.2f} times), "
             f"{self.flips} verdict flips on {self.frames} frames, largest score difference "
@@ -244,9 +249,7 @@ def score_difference(one: Inspection, other: Inspection) -> float:
 def machine() -> str:
     """What the timings hold for: system, processor, cores and engine; no host name."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return (
-        f"{platform.system()} {_processor()}, {cores} cores, onnxruntime {onnxruntime.__version__} on the CPU"
-    )
+    return f"{platform.system()} {_processor()}, {cores} cores, onnxruntime {onnxruntime.__version__} on the CPU"
 
 
 def _processor() -> str:
@@ -259,14 +262,12 @@ def _processor() -> str:
 def quantize_if_worth(source: Path, target: Path, dataset: Dataset, *, frames: int, rounds: int) -> Quantized:
     """Make an INT8 copy, compare it, keep it when it wins, and write the reason into the card of the file that is kept.
 
-    When it does not win, ``target`` is not written and the note goes into the card of ``source``.  UsageError when
+    When it does not win, no ``target`` is left and the note goes into the card of ``source``.  UsageError when
     ``source`` is INT8 already or the dataset cannot be divided.
     """
     model = load_model(source)
     if model.card.precision == "int8":
         raise UsageError(f"{source} is an INT8 model already", fix="give the float model it was made from")
-    if target.resolve() == source.resolve():
-        raise UsageError(f"{target} is the model itself", fix="choose another file with -o")
     taught, new = sides(dataset, model.card)
     partial = target.with_name(target.name + ".partial")
     try:
@@ -275,20 +276,10 @@ def quantize_if_worth(source: Path, target: Path, dataset: Dataset, *, frames: i
         result = compare(model, copy, drawn(new, frames), rounds=rounds)
         note = f"{result.note()}; compared on {dataset.name} {dataset.version[:12]}"
         if not result.wins:
-            _rewrite_card(source, model.card.model_copy(update={"precision_note": note}))
+            copy_with_card(source, source, model.card.model_copy(update={"precision_note": note}))
             return Quantized(None, result)
         write_card(partial, copy.card.model_copy(update={"precision_note": note}))
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
     return Quantized(target, result)
-
-
-def _rewrite_card(path: Path, card: ModelCard) -> None:
-    whole = path.with_name(path.name + ".partial")
-    try:
-        whole.write_bytes(path.read_bytes())
-        write_card(whole, card)
-        whole.replace(path)
-    finally:
-        whole.unlink(missing_ok=True)

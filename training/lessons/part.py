@@ -12,7 +12,7 @@ from training.lessons.pictures import Picture
 from training.metrics import area_under_roc
 from training.models.part_net import PartNet, pool
 
-PLACE_WEIGHT = 0.5
+PLACE_WEIGHT = 2.0  # where a defect is teaches more than that there is one
 
 
 class PartLesson:

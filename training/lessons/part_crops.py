@@ -38,7 +38,7 @@ class PartSupply:
     seed: int
     injected_class: int = 0
     shams: float = 0.3
-    style: CastingDefectStyle = CastingDefectStyle(size=1.3, contrast=(0.35, 1.0))  # noqa: RUF009 - frozen
+    style: CastingDefectStyle = CastingDefectStyle(size=1.5, contrast=(0.5, 1.0))  # noqa: RUF009 - frozen
 
 
 class PartCrops(IterableDataset):  # type: ignore[type-arg]

@@ -27,14 +27,13 @@ class PartNet(nn.Module):
         self.detail = nn.Sequential(conv_bn(32, 64, stride=2), Residual(64), Residual(64))  # (N, 64, H/8, W/8)
         self.context = nn.Sequential(conv_bn(64, 96, stride=2), Residual(96), Residual(96), nn.Conv2d(96, 64, 1))
         self.mix = conv_bn(64, 64)
-        self.drop = nn.Dropout2d(0.1)
         self.local = nn.Conv2d(64, classes, 1)
         nn.init.constant_(self.local.bias, -3.0)
 
     def forward(self, image: Tensor) -> Tensor:
         detail = self.detail(self.stem(image - 0.5))
         context = nn.functional.interpolate(self.context(detail), scale_factor=2.0, mode="nearest")
-        return self.local(self.drop(self.mix(detail + context)))  # type: ignore[no-any-return]
+        return self.local(self.mix(detail + context))  # type: ignore[no-any-return]
 
 
 def pool(local: Tensor) -> Tensor:

@@ -26,10 +26,11 @@ _STYLE: dict[str, Any] = {
     "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3,
     "svg.fonttype": "path", "svg.hashsalt": "lineside", "hatch.linewidth": 0.6,
 }  # fmt: skip
-_SIZE = (5.6, 4.0)  # inches
+_SIZE = (4.8, 3.8)  # inches
 _LOWEST, _HIGHEST = 1e-3, 1 - 1e-5  # scores beyond are drawn there: log-odds have no end
-_TICKS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 0.99, 0.997, 0.999, 0.9999, 0.99999)
-_FEWEST_TICKS = 4
+_TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995,
+          0.998, 0.999, 0.9995, 0.9999, 0.99999)  # fmt: skip
+_FEWEST_TICKS, _MOST_TICKS = 4, 9
 _MOST_LIMITS = 4  # more lines would hide the bars
 
 
@@ -44,9 +45,10 @@ class Chart:
 
 
 def draw_charts(result: Evaluation) -> list[Chart]:
-    """Every chart that the evaluation gives rise to, in the order of the page."""
+    """Every chart of the page; those that cannot be drawn come last and say why."""
     charts = [_histogram(result), _roc(result), _part_precision(result)]
-    return [*charts, _box_precision(result)] if result.card.task == "detect" else charts
+    charts += [_box_precision(result)] if result.card.task == "detect" else []
+    return sorted(charts, key=lambda chart: not chart.uri)
 
 
 def _drawn(paint: Callable[[Axes], None]) -> str:
@@ -128,7 +130,9 @@ def _box_precision(result: Evaluation) -> Chart:
     def paint(axes: Axes) -> None:
         for count, (name, precision) in enumerate(drawn):
             colour = CLASS_COLOURS[count % len(CLASS_COLOURS)]
-            axes.plot(RECALL_POINTS, precision, color=colour, ls=CLASS_LINES[count % len(CLASS_LINES)], label=_plain(name))
+            axes.plot(
+                RECALL_POINTS, precision, color=colour, ls=CLASS_LINES[count % len(CLASS_LINES)], label=_plain(name)
+            )
         axes.set(xlabel="recall: true boxes found", ylabel="precision", xlim=(-0.02, 1.02), ylim=(-0.02, 1.03))
         axes.legend(loc="lower left")
 
@@ -148,9 +152,13 @@ def _histogram(result: Evaluation) -> Chart:
         return Chart(title, "", missing="Not drawn: no part could be judged.")
     limits = sorted({rule.ng_score for rule in result.rules})
     reviews = sorted({rule.review_score for rule in result.rules} - set(limits))
-    groups = (("good", scores[judged & ~defective], GOOD, ""), ("defective", scores[judged & defective], DEFECTIVE, "//"))
+    groups = (
+        ("good", scores[judged & ~defective], GOOD, ""),
+        ("defective", scores[judged & defective], DEFECTIVE, "//"),
+    )
     places = _odds(np.array([*scores[judged], *limits, *reviews]))
-    edges = np.linspace(places.min() - 0.05, places.max() + 0.05, 49)
+    beside = max(0.03 * float(np.ptp(places)), 1e-3)
+    edges = np.linspace(places.min() - beside, places.max() + beside, 49)
 
     def paint(axes: Axes) -> None:
         for name, values, colour, hatch in groups:
@@ -163,7 +171,7 @@ def _histogram(result: Evaluation) -> Chart:
         _score_axis(axes, edges)
         axes.set(xlabel="score of the part, spread out towards 0 and 1", ylabel="parts")
         axes.yaxis.get_major_locator().set_params(integer=True)
-        axes.legend(loc="best")
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
 
     left = len(scores) - int(judged.sum())
     shows = "How sure the model is that a part is defective (axis of log-odds). What overlaps cannot be told apart by any limit."
@@ -178,13 +186,20 @@ def _odds(scores: Floats) -> Floats:
 def _lines(axes: Axes, limits: list[float], style: str, name: str) -> None:
     shown = limits if len(limits) <= _MOST_LIMITS else [limits[0], limits[-1]]
     for limit in shown:
-        few = f"{name} {number(limit)}" if len(limits) <= _MOST_LIMITS else f"{name} {number(limit)} (one of {len(limits)})"
+        few = (
+            f"{name} {number(limit)}"
+            if len(limits) <= _MOST_LIMITS
+            else f"{name} {number(limit)} (one of {len(limits)})"
+        )
         axes.axvline(float(_odds(np.array([limit]))[0]), color=INK, ls=style, lw=1.5, label=few)
 
 
 def _score_axis(axes: Axes, edges: Floats) -> None:
     """Ticks at round scores; where all scores are nearly one, at even steps."""
-    inside = [tick for tick in _TICKS if edges[0] <= _odds(np.array([tick]))[0] <= edges[-1]]
+    apart, inside = float(edges[-1] - edges[0]) / _MOST_TICKS, list[float]()
+    for tick, place in zip(_TICKS, _odds(np.array(_TICKS)), strict=True):
+        if edges[0] <= place <= edges[-1] and (not inside or place - _odds(np.array(inside[-1])) >= apart):
+            inside.append(tick)
     places = _odds(np.array(inside))
     if len(inside) < _FEWEST_TICKS:
         places = np.linspace(edges[0], edges[-1], _FEWEST_TICKS + 1)

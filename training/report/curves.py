@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.metrics import RECALL_POINTS, Floats, Scored, area_under_roc, match
+from training.metrics import RECALL_POINTS, Floats, Scored, area_under_roc, box_iou, match
 
 RESAMPLES = 500
 _SEED = 1  # the same evaluation gives the same report
@@ -80,6 +80,29 @@ def mean_ap_interval(classes: Sequence[BoxHits]) -> tuple[float, float] | None:
         return float(np.mean(values)) if values else float("nan")
 
     return _interval(draw)
+
+
+def box_confusion(images: Sequence[Scored], limits: Floats, iou: float) -> NDArray[np.int64]:
+    """Counts (C + 1, C + 1) by class of the true box and class of the finding, whatever its class, that lies there.
+
+    Findings that score at least the limit (C,) of their class, best first, each take the free true box with the highest
+    IoU of at least ``iou``.  The last row is findings where nothing is, the last column true boxes without a finding.
+    """
+    none = len(limits)
+    table = np.zeros((none + 1, none + 1), np.int64)
+    for image in images:
+        kept = np.flatnonzero(image.scores >= limits[image.labels])
+        kept = kept[np.argsort(-image.scores[kept], kind="stable")]
+        overlap, free = box_iou(image.boxes[kept], image.true_boxes), np.ones(len(image.true_boxes), bool)
+        for row, finding in enumerate(kept):
+            candidate = np.where(free, overlap[row], -1.0)
+            hit = bool(len(candidate)) and candidate.max() >= iou
+            truth = image.true_labels[candidate.argmax()] if hit else none
+            table[truth, image.labels[finding]] += 1
+            if hit:
+                free[candidate.argmax()] = False
+        np.add.at(table, (image.true_labels[free], none), 1)
+    return table
 
 
 def auroc_interval(scores: Floats, defective: NDArray[np.bool_]) -> tuple[float, float] | None:

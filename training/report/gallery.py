@@ -83,15 +83,14 @@ def make_galleries(result: Evaluation) -> list[Gallery]:
     escapes = _by_score(c for c in bad if c.verdict == Verdict.OK)
     overkill = _by_score(c for c in good if c.verdict == Verdict.NG)[::-1]
     errors = [c for c in cases if c.verdict == Verdict.ERROR]
-    no_bad = "" if bad else " There is no defective part here, so there could be none."
-    no_good = "" if good else " There is no good part here, so there could be none."
     refused = sum(not c.sample.defective for c in errors)
     also = f" Overkill counts {refused} more good parts, which could not be judged: see the errors." if refused else ""
     return [
         _gallery(result, "escapes", "Escapes", "Defective parts that passed as OK, lowest score first.", escapes,
-                 "No defective part passed." + no_bad, MOST_MISTAKES),
+                 "No defective part passed." if bad else "Not measurable: there is no defective part here.", MOST_MISTAKES),
         _gallery(result, "overkill", "Overkill", "Good parts that were rejected, highest score first." + also, overkill,
-                 "No good part was rejected by a finding." + also + no_good, MOST_MISTAKES),
+                 f"No good part was rejected by a finding.{also}" if good else "Not measurable: there is no good part here.",
+                 MOST_MISTAKES),
         _gallery(result, "review", "Review", "Parts that a person must look at, highest score first.",
                  _by_score(c for c in cases if c.verdict == Verdict.REVIEW)[::-1], "No part was sent to review.", MOST_UNDECIDED),
         _gallery(result, "errors", "Errors", "Parts that could not be judged, each with its reason.", errors,
@@ -183,9 +182,9 @@ def _boxes(case: Case, scale: float) -> tuple[DrawnBox, ...]:
     below = [found for found in case.prediction.inspection.detections if found not in counted]
     below = sorted(below, key=lambda found: -found.score)[:_BELOW]
     return (
-        *(_box("below", found.region.xyxy_px, scale, number(found.score)) for found in below),
-        *(_box("true", label.box_px, scale, "") for label in case.sample.labels),
-        *(_box("found", found.region.xyxy_px, scale, number(found.score)) for found in counted),
+        *(_box("below", found.region.xyxy_px, scale, f"{found.score:.2f}") for found in below),
+        *(_box("found", found.region.xyxy_px, scale, f"{found.score:.2f}") for found in counted),
+        *(_box("true", label.box_px, scale, "") for label in case.sample.labels),  # on top: dashes let others through
     )
 
 

@@ -3,20 +3,33 @@
 import os
 import platform
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from inspection.images import write_whole
 from inspection.types import utc_now
-from training.evaluate import Evaluation
+from training.evaluate import GOOD, IOU_DEEPPCB, Evaluation
 from training.report import words
 from training.report.charts import draw_charts
+from training.report.curves import box_confusion
 from training.report.gallery import make_galleries
 
 TEMPLATE = "page.html"
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """A table of counts; ``rows``: class of the label, and in each column the count and its share of the row, 0..1."""
+
+    title: str
+    about: str
+    columns: list[str]
+    rows: list[tuple[str, list[tuple[int, float]]]]
 
 
 def write_report(
@@ -30,9 +43,7 @@ def write_report(
     write_whole(path, render(result, figures, statement=statement, notes=notes).encode())
 
 
-def render(
-    result: Evaluation, figures: dict[str, Any], *, statement: str = "", notes: Sequence[words.Row] = ()
-) -> str:
+def render(result: Evaluation, figures: dict[str, Any], *, statement: str = "", notes: Sequence[words.Row] = ()) -> str:
     """The page as text."""
     # Names come from files: whatever they hold is text, never markup.
     environment = Environment(
@@ -45,14 +56,14 @@ def render(
         made=f"{utc_now():%Y-%m-%d %H:%M} UTC with lineside {version('lineside')}",
         headline=words.headline(result, figures),
         operating_point=words.operating_point(result),
-        limits=[(rule.defect_class, words.number(rule.ng_score), words.number(rule.review_score)) for rule in result.rules],
+        limits=words.differing_limits(result.rules),
         statements=words.statements(result, figures["dataset"], statement),
         model_rows=words.model_rows(result.card, figures["model_sha256"]),
         dataset_rows=[*words.dataset_rows(result, figures["dataset"]), *notes],
         verdicts=[verdict.name for verdict in words.VERDICTS],
         verdict_counts=words.verdict_counts(result),
         class_rows=words.class_rows(result, figures),
-        confusion=confusion_table(figures["confusion"]),
+        confusions=confusions(result, figures),
         charts=draw_charts(result),
         galleries=make_galleries(result),
         timing=words.timing_rows(result, figures),
@@ -60,13 +71,35 @@ def render(
     )
 
 
-def confusion_table(confusion: dict[str, dict[str, int]]) -> dict[str, Any]:
-    """Columns, and rows of (truth, [(count, share of its row in 0..1)])."""
+def confusions(result: Evaluation, figures: dict[str, Any]) -> list[Confusion]:
+    """By parts, unless most parts have several classes; by boxes where the model finds boxes."""
+    made = []
+    detects = result.card.task == "detect"
+    if not (detects and any(len(case.sample.defect_classes) > 1 for case in result.cases)):
+        made.append(_by_parts(figures["confusion"]))
+    return [*made, _by_boxes(result)] if detects else made
+
+
+def _by_parts(confusion: dict[str, dict[str, int]]) -> Confusion:
     said = {name for row in confusion.values() for name in row}
-    last = [name for name in ("good", "ERROR") if name in said]
+    last = [name for name in (GOOD, "ERROR") if name in said]
     columns = [*sorted(said - set(last)), *last]
-    rows = []
-    for truth, row in confusion.items():
-        of = sum(row.values())
-        rows.append((truth, [(row.get(name, 0), row.get(name, 0) / of) for name in columns]))
-    return {"columns": columns, "rows": rows}
+    rows = [_row(truth, [row.get(name, 0) for name in columns]) for truth, row in confusion.items()]
+    about = (
+        "A part in review stands under the class of its best finding; a part with several classes in the row of each."
+    )
+    return Confusion("Parts: labelled class against class of the best finding that counted", about, columns, rows)
+
+
+def _by_boxes(result: Evaluation) -> Confusion:
+    classes, limits = result.card.classes, {rule.defect_class: rule.ng_score for rule in result.rules}
+    table = box_confusion(result.images, np.array([limits[name] for name in classes]), IOU_DEEPPCB)
+    rows = [_row(name, [int(n) for n in row]) for name, row in zip([*classes, "nothing there"], table, strict=True)]
+    about = (
+        f"Findings from the NG limit of their class; one that overlaps a true box by IoU {IOU_DEEPPCB} belongs to it."
+    )
+    return Confusion("Boxes: labelled class against class of the finding", about, [*classes, "missed"], rows)
+
+
+def _row(name: str, counts: Sequence[int]) -> tuple[str, list[tuple[int, float]]]:
+    return name, [(count, count / max(1, sum(counts))) for count in counts]

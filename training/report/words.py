@@ -77,13 +77,17 @@ def _rate(name: str, rate: dict[str, Any], kind: str, means: str) -> Figure:
     if not rate["of"]:
         return Figure(name, NOT_MEASURABLE, f"there is no {kind} part here", means)
     low, high = rate["interval_95"]
-    between = f"{percent(rate['rate'])}; 95 % interval {percent(low)} to {percent(high)}"
+    between = f"{percent(rate['rate'])}; 95\N{NO-BREAK SPACE}% interval {percent(low)} to {percent(high)}"
     return Figure(name, f"{rate['count']} of {rate['of']}", between, means)
 
 
 def _share(count: int, of: int) -> str:
     low, high = clopper_pearson(count, of)
-    return f"{percent(count / of)}; 95 % interval {percent(low)} to {percent(high)}" if of else "no part here"
+    return (
+        f"{percent(count / of)}; 95\N{NO-BREAK SPACE}% interval {percent(low)} to {percent(high)}"
+        if of
+        else "no part here"
+    )
 
 
 def _auroc(result: Evaluation, figures: dict[str, Any]) -> Figure:
@@ -99,7 +103,7 @@ def _auroc(result: Evaluation, figures: dict[str, Any]) -> Figure:
 def _between(interval: tuple[float, float] | None) -> str:
     if interval is None:
         return "no interval: every resample of these parts gives the same"
-    return f"95 % interval {interval[0]:.4f} to {interval[1]:.4f} (resampled)"
+    return f"95\N{NO-BREAK SPACE}% interval {interval[0]:.4f} to {interval[1]:.4f} (resampled)"
 
 
 def _box_figures(result: Evaluation, figures: dict[str, Any]) -> Iterator[Figure]:
@@ -122,7 +126,7 @@ def _box_figures(result: Evaluation, figures: dict[str, Any]) -> Iterator[Figure
 
 def percent(share: float) -> str:
     """A share as percent, two digits behind the point."""
-    return f"{100 * share:.2f} %"
+    return f"{100 * share:.2f}\N{NO-BREAK SPACE}%"
 
 
 def number(score: float) -> str:
@@ -188,7 +192,7 @@ def operating_point(result: Evaluation) -> str:
 
 def own_limits(card: ModelCard, rules: Sequence[Rule]) -> bool:
     """Whether the rules are those that the card gives."""
-    own = {name: (card.threshold, card.threshold) for name in card.classes}
+    own = dict.fromkeys(card.classes, (card.threshold, card.threshold))
     if card.limits:
         own = {row.defect_class: (row.ng_score, row.review_score) for row in card.limits}
     return own == {rule.defect_class: (rule.ng_score, rule.review_score) for rule in rules}
@@ -197,7 +201,10 @@ def own_limits(card: ModelCard, rules: Sequence[Rule]) -> bool:
 def statements(result: Evaluation, dataset: str, leak: str) -> list[Statement]:
     """What the figures may be relied on for: promise of the calibration, training images, near duplicates."""
     said = [_promise(result, dataset), _seen(result)]
-    text = leak or "No comparison of these images with those of the training was given: nearly equal ones may be among them."
+    text = (
+        leak
+        or "No comparison of these images with those of the training was given: nearly equal ones may be among them."
+    )
     return [*said, Statement("Leak and near duplicates", text, "note" if leak else "warning")]
 
 
@@ -214,7 +221,9 @@ def _promise(result: Evaluation, dataset: str) -> Statement:
     )
     text = f"{found.statement} {counts}"
     if found.dataset_version and found.dataset_version[:12] in dataset:
-        text += " That is the dataset judged here: the figures test the promise only where other parts of it were chosen."
+        text += (
+            " That is the dataset judged here: the figures test the promise only where other parts of it were chosen."
+        )
     if not own_limits(card, result.rules):
         return Statement(title, f"{text} This evaluation used other limits, so the promise is not about it.", "warning")
     return Statement(title, text, "warning" if found.escape_bound is None else "promise")
@@ -228,7 +237,23 @@ def _seen(result: Evaluation) -> Statement:
         return Statement(title, text, "warning")
     if not known:
         return Statement(title, "The card does not list the images of the training: it cannot be told.", "warning")
-    return Statement(title, f"None of these {count} images is among the {known} of the training (by SHA-256).", "promise")
+    return Statement(
+        title, f"None of these {count} images is among the {known} of the training (by SHA-256).", "promise"
+    )
+
+
+def differing_limits(rules: Sequence[Rule]) -> list[tuple[str, str, str]]:
+    """Class, limit of NG and limit of REVIEW of each rule, where they are not all alike."""
+    if len({(rule.ng_score, rule.review_score) for rule in rules}) < 2:
+        return []
+    return [
+        (
+            rule.defect_class,
+            number(rule.ng_score),
+            number(rule.review_score) if rule.review_score < rule.ng_score else "none",
+        )
+        for rule in rules
+    ]
 
 
 VERDICTS = (Verdict.OK, Verdict.REVIEW, Verdict.NG, Verdict.ERROR)

@@ -45,7 +45,7 @@ def train_classifier(job: Job, kind: PartKind = OWN) -> Trained:
     counts = {name: sum(name in s.defect_classes for s in job.taught) for name in job.classes}
     injected = 0.0
     if len(job.classes) == 1 and good and job.config.inject:
-        injected = 0.35 if counts[job.classes[0]] < FEW else 0.1
+        injected = 0.6 if counts[job.classes[0]] < FEW else 0.1
     return _train(job, job.taught, job.classes, injected=injected, anomaly=False, kind=kind)
 
 
