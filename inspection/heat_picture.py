@@ -4,6 +4,7 @@ A heat map is laid over the frame in grey, so that colour means heat alone.  Its
 lighter all the way, so that every kind of colour vision can order them; cold places stay as plain as they are.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -71,21 +72,24 @@ class Pictures:
 def picture_names(images: Iterable[Path]) -> list[str]:
     """A PNG name for each image, after its stem; -2, -3 and so on tell equal stems apart (upper and lower case alike)."""
     taken: set[str] = set()
+    used: Counter[str] = Counter()  # where to go on, so that thousands of equal stems take no longer than others
     names = []
     for image in images:
-        number, name = 1, f"{image.stem}.png"
-        while name.casefold() in taken:
-            number += 1
-            name = f"{image.stem}-{number}.png"
+        while (name := _numbered(image.stem, used[image.stem.casefold()])).casefold() in taken:
+            used[image.stem.casefold()] += 1
         taken.add(name.casefold())
         names.append(name)
     return names
 
 
+def _numbered(stem: str, before: int) -> str:
+    return f"{stem}-{before + 1}.png" if before else f"{stem}.png"
+
+
 def draw_inspection(image: Image, seen: Inspection, *, limit: float = 0.5) -> Image:
     """The frame (H, W) or (H, W, 3) uint8 as RGB with the findings its verdict rests on, and its heat map if any.
 
-    ``limit``: as for ``draw_heat``.  A part that is OK, or could not be judged, has no such findings.
+    ``limit``: as for ``lay_heat``.  A part that is OK, or could not be judged, has no such findings.
     """
     counted = tuple(found for reason in seen.judgement.reasons for found in reason.detections)
     if seen.heat is None:
@@ -94,22 +98,27 @@ def draw_inspection(image: Image, seen: Inspection, *, limit: float = 0.5) -> Im
 
 
 def draw_heat(image: Image, heat: Heat, detections: Sequence[Detection], *, limit: float = 0.5) -> Image:
+    """``lay_heat`` with a box for each finding, and outlines where there are findings."""
+    return draw_boxes(lay_heat(image, heat, outlined=bool(detections), limit=limit), detections)
+
+
+def lay_heat(image: Image, heat: Heat, *, outlined: bool, limit: float = 0.5) -> Image:
     """The frame (H, W) or (H, W, 3) uint8 in grey under its heat map (h, w) in 0..1, as RGB (H, W, 3).
 
-    Findings get a box each, and a line around the hot regions: half the peak and more, as the runtime takes them.
+    ``outlined``: a line around the hot regions, half the peak and more, as the runtime takes them.
     ``limit``: the heat that is drawn as 0.5.  Give the threshold of the model: what is hot to one that rejects from
     0.04 is cold to one that rejects from 0.9.
     """
     size = (image.shape[1], image.shape[0])
-    smooth = cv2.resize(np.asarray(heat, np.float32), size, interpolation=cv2.INTER_CUBIC)
-    smooth = np.clip(smooth, 0, 1)  # cubic curves shoot beyond the values they join
+    joined = cv2.resize(np.asarray(heat, np.float32), size, interpolation=cv2.INTER_CUBIC)
+    smooth: Heat = np.asarray(np.clip(joined, 0, 1), np.float32)  # cubic curves shoot beyond the values they join
     picture = _coloured(to_grey(image), _around(smooth, limit))
-    if detections:
+    if outlined:
         hot = (smooth >= HOT * smooth.max()).astype(np.uint8)
         outlines, _ = cv2.findContours(hot, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(picture, outlines, -1, _BLACK, 3 * _line_px(picture))
         cv2.drawContours(picture, outlines, -1, _WHITE, _line_px(picture))
-    return draw_boxes(picture, detections)
+    return picture
 
 
 def draw_boxes(image: Image, detections: Sequence[Detection]) -> Image:
@@ -153,4 +162,5 @@ def _box(picture: Image, found: Detection) -> None:
 
 
 def _line_px(picture: Image) -> int:
-    return max(1, round(max(picture.shape[:2]) / _LINE_PX))
+    height, width = picture.shape[:2]
+    return max(1, round(int(max(height, width)) / _LINE_PX))

@@ -8,6 +8,7 @@ not kept.
 import os
 import platform
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +27,11 @@ from inspection.detector import as_batch
 from inspection.errors import UsageError
 from inspection.golden import GoldenTemplate, RegistrationLimits
 from inspection.images import read_image
-from inspection.inspect_frame import AnyDetector, Inspection, inspect_frame, open_detector
+from inspection.inspect_frame import AnyDetector, Criteria, Inspection, inspect_frame, open_detector
 from inspection.judge import ng_score
 from inspection.model import LoadedModel, ModelCard, Session, load_model
 from inspection.predict import card_criteria
+from inspection.types import Verdict
 from training.calibrate import copy_with_card
 from training.export import write_card
 
@@ -42,9 +44,13 @@ MOST_TILES = 16  # of one frame
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """INT8 against FP32 on frames that INT8 was not calibrated on; times are medians over all judgements, in ms."""
+    """INT8 against FP32 on frames that INT8 was not calibrated on; times are medians over all judgements, in ms.
+
+    ``verdicts`` lists what FP32 said: where it says the same of every frame, no flip proves little.
+    """
 
     frames: int
+    verdicts: str
     flips: int
     worst_score_difference: float
     fp32_ms: float
@@ -72,8 +78,8 @@ class Comparison:
         )
         return (
             f"int8 {why}; {self.int8_ms:.2f} ms against {self.fp32_ms:.2f} ms a frame ({self.ratio:.2f} times), "
-            f"{self.flips} verdict flips on {self.frames} frames, largest score difference "
-            f"{self.worst_score_difference:.3f}; {self.machine}"
+            f"{self.flips} verdict flips on {self.frames} frames ({self.verdicts}), largest score difference "
+            f"{self.worst_score_difference:.1e}; {self.machine}"
         )
 
 
@@ -221,19 +227,33 @@ def compare(fp32: LoadedModel, int8: LoadedModel, samples: Sequence[Sample], *, 
     """
     criteria, flips, worst = card_criteria(fp32), 0, 0.0
     times: tuple[list[float], list[float]] = ([], [])
+    verdicts: Counter[str] = Counter()
     for number, sample in enumerate(samples):
         pairs = [_opened(model, sample) for model in (fp32, int8)]
-        seen: list[Inspection] = [inspect_frame(image, detector, criteria) for image, detector in pairs]  # warms up
-        flips += seen[0].judgement.verdict != seen[1].judgement.verdict
+        seen = [inspect_frame(image, detector, criteria) for image, detector in pairs]  # warms up
+        said = [inspection.judgement.verdict for inspection in seen]
+        if said == [Verdict.ERROR, Verdict.ERROR]:  # refused before the model was asked: says nothing of it
+            continue
+        verdicts[said[0].name] += 1
+        flips += said[0] != said[1]
         worst = max(worst, score_difference(*seen))
         for turn in range(rounds):
             for side in (0, 1) if (number + turn) % 2 else (1, 0):
-                image, detector = pairs[side]
-                began = time.perf_counter()
-                inspect_frame(image, detector, criteria)
-                times[side].append(1000 * (time.perf_counter() - began))
+                times[side].append(_timed(*pairs[side], criteria))
+    if not verdicts:
+        raise UsageError(
+            f"none of the {len(samples)} frames could be judged, so there is nothing to compare",
+            fix="look at the reasons with `lineside predict`",
+        )
+    listed = ", ".join(f"{name} {count}" for name, count in sorted(verdicts.items()))
     medians = [float(np.median(side)) for side in times]
-    return Comparison(len(samples), flips, worst, medians[0], medians[1], machine())
+    return Comparison(verdicts.total(), listed, flips, worst, medians[0], medians[1], machine())
+
+
+def _timed(image: Image, detector: AnyDetector, criteria: Criteria) -> float:
+    began = time.perf_counter()
+    inspect_frame(image, detector, criteria)
+    return 1000 * (time.perf_counter() - began)
 
 
 def score_difference(one: Inspection, other: Inspection) -> float:

@@ -53,7 +53,8 @@ def _finish(
     if held_out:
         assert dataset is not None
         write_card(path, card)
-        card = _measured(path, card, dataset, held_out)
+        card, report = measured(path, card, dataset, held_out, f"{_held_out_name(held_out)} of {dataset.name}")
+        (config.out / "held_out.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     elif made.task == "classify" and dataset is not None and config.threshold_of is None:
         write_card(path, card)
         card = _from_taught(path, card, made.taught)
@@ -149,20 +150,23 @@ def _listed(groups: set[str]) -> tuple[str, ...]:
     return tuple(sorted(groups)) if len(groups) <= 200 else ()
 
 
-def _measured(path: Path, card: ModelCard, dataset: Dataset, held_out: tuple[Sample, ...]) -> ModelCard:
-    """The card with the threshold that is best on the held-out samples, and the figures measured there."""
+def measured(
+    path: Path, card: ModelCard, dataset: Dataset, held_out: tuple[Sample, ...], where: str
+) -> tuple[ModelCard, dict[str, object]]:
+    """The card with the threshold that is best on some samples of the dataset, and the report of what was measured there.
+
+    ``where``: what the samples are, for the card.
+    """
     model = load_model(path)
     digests = {s.name: d.image for s, d in zip(dataset.samples, dataset.digests, strict=True)}
     result = evaluate(model, held_out, [digests[s.name] for s in held_out], None)
-    where = f"{_held_out_name(held_out)} of {dataset.name}"
     threshold, chosen = _threshold(result, model)
     # Judged again by its own threshold, so that the report tells what the model will do.
     model.card = card.model_copy(update={"threshold": threshold, "threshold_from": f"{chosen} {where}"})
     result = result.judged_by([Rule(name, threshold, threshold) for name in card.classes])
     report = as_json(result, model, where)
-    (path.parent / "held_out.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(as_text(report), file=sys.stderr)
-    return model.card.model_copy(update={"metrics": tuple(_metrics(report, where, len(held_out)))})
+    return model.card.model_copy(update={"metrics": tuple(_metrics(report, where, len(held_out)))}), report
 
 
 def _from_taught(path: Path, card: ModelCard, taught: tuple[Sample, ...]) -> ModelCard:

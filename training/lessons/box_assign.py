@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.models.candidates import pairwise_iou
 from training.models.detect_net import BINS, Dense
 
 ALPHA, BETA, TOP = 0.5, 6.0, 10
@@ -30,47 +29,64 @@ class Assigned:
 
 @torch.no_grad()
 def assign(dense: Dense, truth: Tensor) -> Assigned:
-    """``truth`` (N, M, 6): xyxy pixels, class index, 1 for a box and 0 for padding."""
-    batch, cells, classes = dense.logits.shape
-    boxes, real = truth[..., :4], truth[..., 5] > 0  # (N, M, 4), (N, M)
-    if truth.shape[1] == 0:
-        none = torch.zeros(batch, cells, dtype=torch.bool, device=truth.device)
-        return Assigned(torch.zeros_like(dense.logits), torch.zeros(batch, cells, 4, device=truth.device), none)
-    label = truth[..., 4].long()
-    score = dense.logits.sigmoid().gather(2, label[:, None, :].expand(-1, cells, -1)).transpose(1, 2)  # (N, M, A)
-    iou = pairwise_iou(boxes, dense.boxes()).clamp(min=0)
-    inside = _inside(dense, boxes) & real[..., None]
-    metric = score**ALPHA * iou**BETA * inside
-    # Early on every metric is nearly 0; the nearest cells break the tie, so that no box goes without a teacher.
-    metric = metric + 1e-9 * inside * _nearness(dense, boxes)
-    best = torch.topk(metric, min(TOP, cells), dim=2).indices
-    chosen = torch.zeros_like(inside).scatter_(2, best, True) & inside
-    rival = torch.where(chosen, iou + 1e-6, torch.zeros_like(iou))
-    owner = rival.argmax(1)  # (N, A): of several boxes the one a cell fits best
-    learns = chosen.any(1)
-    mine = functional.one_hot(owner, boxes.shape[1]).transpose(1, 2).bool() & chosen
-    peak = (metric * mine).amax(2, keepdim=True)
-    reach = (iou * mine).amax(2, keepdim=True)
-    weight = (metric * mine / (peak + 1e-12) * reach).amax(1)  # (N, A)
-    own_label = label.gather(1, owner)
-    targets = functional.one_hot(own_label, classes).float() * (weight * learns)[..., None]
-    return Assigned(targets, boxes.gather(1, owner[..., None].expand(-1, -1, 4)), learns)
+    """``truth`` (N, M, 6): xyxy pixels, class index, 1 for a box and 0 for padding.
+
+    Only pairs of a box and a cell inside it are looked at: of a thousand cells that is a handful.
+    """
+    batch, cells, _ = dense.logits.shape
+    targets = torch.zeros_like(dense.logits)
+    wanted = torch.zeros(batch, cells, 4, device=truth.device)
+    learns = torch.zeros(batch, cells, dtype=torch.bool, device=truth.device)
+    if not bool((truth[..., 5] > 0).any()):
+        return Assigned(targets, wanted, learns)
+    image, box, cell = _inside(dense, truth).nonzero(as_tuple=True)  # (P,) each
+    label, corners = truth[image, box, 4].long(), truth[image, box, :4]
+    iou = _iou(corners, dense.boxes_at(image, cell))
+    # Early on every answer is as bad as any other; the nearest cells break the tie, so that no box goes without.
+    metric = dense.logits[image, cell, label].sigmoid() ** ALPHA * iou**BETA + 1e-9 * _nearness(dense, corners, cell)
+    dense_metric = torch.zeros(batch, truth.shape[1], cells, device=truth.device)
+    dense_metric[image, box, cell] = metric
+    least = torch.topk(dense_metric, min(TOP, cells), dim=2).values[..., -1]  # (N, M)
+    keep = metric >= least[image, box].clamp(min=1e-12)
+    key = image * cells + cell
+    best = torch.zeros(batch * cells, device=truth.device).scatter_reduce(0, key[keep], iou[keep] + 1e-6, "amax")
+    keep &= iou + 1e-6 >= best[key]  # of several boxes the one a cell fits best
+    image, box, cell, label = (index[keep] for index in (image, box, cell, label))
+    metric, iou, owner = metric[keep], iou[keep], image * truth.shape[1] + box
+    none = torch.zeros(batch * truth.shape[1], device=truth.device)
+    peak, reach = (none.scatter_reduce(0, owner, values, "amax") for values in (metric, iou))
+    targets[image, cell, label] = metric / (peak[owner] + 1e-12) * reach[owner]
+    wanted[image, cell] = truth[image, box, :4]
+    learns[image, cell] = True
+    return Assigned(targets, wanted, learns)
 
 
-def _inside(dense: Dense, boxes: Tensor) -> Tensor:
+def _inside(dense: Dense, truth: Tensor) -> Tensor:
     """Whether each cell's centre lies in each box (N, M, A); a box too small to hold a centre takes the cells around."""
-    smallest = 1.01 * dense.strides.min()
-    middle = (boxes[..., :2] + boxes[..., 2:]) / 2
-    half = ((boxes[..., 2:] - boxes[..., :2]) / 2).clamp(min=float(smallest))
-    away = (dense.centres[None, None] - middle[:, :, None]).abs()  # (N, M, A, 2)
-    return (away < half[:, :, None]).all(3)
+    smallest = 1.01 * float(dense.strides.min())
+    middle = (truth[..., :2] + truth[..., 2:4]) / 2
+    half = ((truth[..., 2:4] - truth[..., :2]) / 2).clamp(min=smallest)
+    low, high = middle - half, middle + half
+    inside = truth[..., 5:6] > 0
+    for axis in (0, 1):
+        at = dense.centres[:, axis]
+        inside = inside & (at > low[..., axis, None]) & (at < high[..., axis, None])
+    return inside
 
 
-def _nearness(dense: Dense, boxes: Tensor) -> Tensor:
-    middle = (boxes[..., :2] + boxes[..., 2:]) / 2
-    side = (boxes[..., 2:] - boxes[..., :2]).amax(2).clamp(min=1.0)
-    away = (dense.centres[None, None] - middle[:, :, None]).norm(dim=3) / side[..., None]
-    size = (side[..., None] / (dense.strides * 4)).log().abs()  # a level whose cells are about a quarter of the box
+def _iou(first: Tensor, second: Tensor) -> Tensor:
+    """IoU of (P, 4) and (P, 4) xyxy boxes."""
+    top, bottom = torch.maximum(first[:, :2], second[:, :2]), torch.minimum(first[:, 2:], second[:, 2:])
+    inner = (bottom - top).clamp(min=0).prod(1)
+    areas = [(b[:, 2:] - b[:, :2]).clamp(min=0).prod(1) for b in (first, second)]
+    return inner / (areas[0] + areas[1] - inner + 1e-6)
+
+
+def _nearness(dense: Dense, corners: Tensor, cell: Tensor) -> Tensor:
+    """1 at the middle of a box on the level whose cells are a quarter of it, less elsewhere; (P,)."""
+    side = (corners[:, 2:] - corners[:, :2]).amax(1).clamp(min=1.0)
+    away = (dense.centres[cell] - (corners[:, :2] + corners[:, 2:]) / 2).norm(dim=1) / side
+    size = (side / (dense.strides[cell] * 4)).log().abs()
     return 1 / (1 + away + size)
 
 
@@ -85,11 +101,11 @@ def detection_loss(dense: Dense, truth: Tensor) -> dict[str, Tensor]:
         return {"class": CLASS_WEIGHT * classes, "box": zero, "distance": zero}
     weight = assigned.targets.sum(2)[learns]
     wanted = assigned.boxes[learns]
-    box = ((1 - complete_iou(dense.boxes()[learns], wanted)) * weight).sum() / share
-    centres = dense.centres.expand(len(learns), -1, -1)[learns]
-    strides = dense.strides.expand(len(learns), -1)[learns]
+    image, cell = learns.nonzero(as_tuple=True)
+    box = ((1 - complete_iou(dense.boxes_at(image, cell), wanted)) * weight).sum() / share
+    centres, strides = dense.centres[cell], dense.strides[cell]
     sides = torch.cat([centres - wanted[:, :2], wanted[:, 2:] - centres], 1) / strides[:, None]
-    distance = (distance_loss(dense.distances[learns], sides) * weight).sum() / share
+    distance = (distance_loss(dense.distances[image, cell], sides) * weight).sum() / share
     return {"class": CLASS_WEIGHT * classes, "box": BOX_WEIGHT * box, "distance": DISTANCE_WEIGHT * distance}
 
 

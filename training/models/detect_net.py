@@ -30,9 +30,17 @@ class Dense:
 
     def boxes(self) -> Tensor:
         """Boxes (N, A, 4) xyxy in pixels of the net's input."""
-        lengths = torch.arange(BINS, device=self.distances.device, dtype=self.distances.dtype)
-        reach = (self.distances.softmax(3) * lengths).sum(3) * self.strides[:, None]
-        return torch.cat([self.centres - reach[..., :2], self.centres + reach[..., 2:]], 2)
+        return _boxes(self.distances, self.centres, self.strides)
+
+    def boxes_at(self, images: Tensor, cells: Tensor) -> Tensor:
+        """Boxes (P, 4) of some cells alone, by their indices (P,) of image and cell."""
+        return _boxes(self.distances[images, cells], self.centres[cells], self.strides[cells])
+
+
+def _boxes(distances: Tensor, centres: Tensor, strides: Tensor) -> Tensor:
+    lengths = torch.arange(BINS, device=distances.device, dtype=distances.dtype)
+    reach = (distances.softmax(-1) * lengths).sum(-1) * strides[:, None]
+    return torch.cat([centres - reach[..., :2], centres + reach[..., 2:]], -1)
 
 
 class Head(nn.Module):

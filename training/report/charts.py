@@ -26,7 +26,7 @@ _STYLE: dict[str, Any] = {
     "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3,
     "svg.fonttype": "path", "svg.hashsalt": "lineside", "hatch.linewidth": 0.6,
 }  # fmt: skip
-_SIZE = (4.8, 3.8)  # inches
+_SIZE = (4.3, 3.6)  # inches
 _LOWEST, _HIGHEST = 1e-3, 1 - 1e-5  # scores beyond are drawn there: log-odds have no end
 _TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995,
           0.998, 0.999, 0.9995, 0.9999, 0.99999)  # fmt: skip

@@ -3,16 +3,16 @@
 import base64
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from inspection.errors import InspectionError
-from inspection.heat_picture import draw_heat
+from inspection.heat_picture import lay_heat
 from inspection.images import read_image
-from inspection.types import Box, Detection, Region, Verdict
+from inspection.types import Box, Detection, Verdict
 from training.evaluate import Case, Evaluation
 from training.report.words import number
 
@@ -84,7 +84,9 @@ def make_galleries(result: Evaluation) -> list[Gallery]:
     overkill = _by_score(c for c in good if c.verdict == Verdict.NG)[::-1]
     errors = [c for c in cases if c.verdict == Verdict.ERROR]
     refused = sum(not c.sample.defective for c in errors)
-    also = f" Overkill counts {refused} more good parts, which could not be judged: see the errors." if refused else ""
+    also = (
+        f" Overkill also counts good parts that could not be judged, {refused} here: see the errors." if refused else ""
+    )
     return [
         _gallery(result, "escapes", "Escapes", "Defective parts that passed as OK, lowest score first.", escapes,
                  "No defective part passed." if bad else "Not measurable: there is no defective part here.", MOST_MISTAKES),
@@ -161,8 +163,8 @@ def _pictures(case: Case, limit: float) -> tuple[Picture, ...]:
     small, seen = _small(image, scale), case.prediction.inspection
     drawn = [_picture(small, _boxes(case, scale), "frame")]
     if seen.heat is not None:
-        counted = [_scaled(found, scale) for found in _counted(case)]
-        drawn.append(_picture(draw_heat(small, seen.heat, counted, limit=limit), (), "heat map"))
+        hot = lay_heat(small, seen.heat, outlined=bool(_counted(case)), limit=limit)
+        drawn.append(_picture(hot, (), "heat map"))
     elif golden is not None:
         drawn.append(_picture(_small(golden, SIDE_PX / max(golden.shape[:2])), (), "golden template"))
     return tuple(drawn)
@@ -170,11 +172,6 @@ def _pictures(case: Case, limit: float) -> tuple[Picture, ...]:
 
 def _counted(case: Case) -> list[Detection]:
     return [found for reason in case.prediction.inspection.judgement.reasons for found in reason.detections]
-
-
-def _scaled(found: Detection, scale: float) -> Detection:
-    x1, y1, x2, y2 = (scale * side for side in found.region.xyxy_px)
-    return replace(found, region=Region((x1, y1, x2, y2)))
 
 
 def _boxes(case: Case, scale: float) -> tuple[DrawnBox, ...]:
