@@ -20,7 +20,7 @@ from inspection.images import read_image, write_png
 from inspection.model import load_model
 from inspection.predict import Request, card_criteria, predict, requests_for, rules_of
 
-EXTRA_OF_VERB = {"train": "train", "evaluate": "train"}
+EXTRA_OF_VERB = dict.fromkeys(("train", "evaluate", "calibrate", "quantize", "export"), "train")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -25,6 +25,7 @@ _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 _OPAQUE = 0.7  # share of colour where it is hot: the part stays visible below
 _PLAIN_BELOW, _FULL_FROM = 0.1, 0.5  # heats between which the colour comes in
 _LINE_PX = 400  # side of a frame that is drawn on with lines of one pixel
+_TEXT, _TEXT_PX = 0.45, 800  # size of the text, and side of a frame up to which it is that
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -125,8 +126,13 @@ def draw_boxes(image: Image, detections: Sequence[Detection]) -> Image:
     """The frame (H, W) or (H, W, 3) uint8 as RGB with box, class and score of each finding, the best on top."""
     colour = image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
     picture = np.array(colour, np.uint8)
-    for found in sorted(detections, key=lambda detection: detection.score):
-        _box(picture, found)
+    worst_first = sorted(detections, key=lambda detection: detection.score)
+    for found in worst_first:
+        _label(picture, found)
+    for found in worst_first:  # over all labels: none may hide a place
+        start, end = _corners(picture, found)
+        cv2.rectangle(picture, start, end, _WHITE, 3 * _line_px(picture))
+        cv2.rectangle(picture, start, end, BOX, _line_px(picture))
     return picture
 
 
@@ -143,22 +149,25 @@ def _coloured(grey: Image, heat: Heat) -> Image:
     return np.asarray(np.rint((1 - share) * grey[:, :, None] + share * colours), np.uint8)
 
 
-def _box(picture: Image, found: Detection) -> None:
+def _corners(picture: Image, found: Detection) -> tuple[tuple[int, int], tuple[int, int]]:
+    """First and last pixel of a box; one that reaches beyond the picture keeps its sides visible."""
     line, (height, width) = _line_px(picture), picture.shape[:2]
     x1, y1, x2, y2 = (round(side) for side in found.region.xyxy_px)
-    # A box that covers the frame keeps its sides visible.
-    start, end = (max(line, x1), max(line, y1)), (min(width - 1 - line, x2 - 1), min(height - 1 - line, y2 - 1))
-    cv2.rectangle(picture, start, end, _WHITE, 3 * line)
-    cv2.rectangle(picture, start, end, BOX, line)
+    return (max(line, x1), max(line, y1)), (min(width - 1 - line, x2 - 1), min(height - 1 - line, y2 - 1))
+
+
+def _label(picture: Image, found: Detection) -> None:
+    """Class and score above the box, or below it where there is no room."""
+    (x1, y1), (_, y2) = _corners(picture, found)
+    line, (height, width) = _line_px(picture), picture.shape[:2]
     text = f"{found.defect_class} {found.score:.2f}".encode("ascii", "replace").decode()
-    size = 0.4 * line
-    (wide, high), below = cv2.getTextSize(text, _FONT, size, line)
-    left = max(0, min(start[0], width - wide - 4))
-    bottom = (
-        start[1] - below - 2 * line if start[1] > high + below + 4 * line else min(height - below, end[1] + high + 4)
-    )
-    cv2.rectangle(picture, (left, bottom - high - 3), (left + wide + 4, bottom + below), _WHITE, -1)
-    cv2.putText(picture, text, (left + 2, bottom), _FONT, size, BOX, line, cv2.LINE_AA)
+    size = _TEXT * max(1.0, max(height, width) / _TEXT_PX)
+    weight = max(1, round(size / _TEXT))
+    (wide, high), below = cv2.getTextSize(text, _FONT, size, weight)
+    left = max(0, min(x1, width - wide - 4))
+    bottom = y1 - below - 2 * line if y1 > high + below + 4 * line else min(height - below, y2 + high + 3 * line)
+    cv2.rectangle(picture, (left, bottom - high - 2), (left + wide + 3, bottom + below // 2), _WHITE, -1)
+    cv2.putText(picture, text, (left + 2, bottom), _FONT, size, BOX, weight, cv2.LINE_AA)
 
 
 def _line_px(picture: Image) -> int:

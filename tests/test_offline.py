@@ -73,6 +73,36 @@ station.close()
 assert verdicts == ["OK", "OK"], verdicts
 '''
 
+PARTS_LOOP = """
+import json, pathlib, shutil
+root, work = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
+from inspection.cli import main
+
+def lineside(*words, allowed=(0,)):
+    code = main([str(word) for word in words])
+    assert code in allowed, (words, code)
+
+lineside("data", "synth", "--product", "casting", "--parts", 12, "--defective", 0.5, "-o", work / "boxes")
+lineside("data", "export", "coco", work / "boxes", "-o", work / "coco")
+lineside("data", "import", "auto", work / "coco", "-o", work / "again")
+rows = json.loads((work / "boxes" / "dataset.json").read_text())["samples"]
+for row in rows:
+    side = work / "classes" / ("scratch" if row["labels"] else "good")
+    side.mkdir(parents=True, exist_ok=True)
+    shutil.copy(work / "boxes" / row["image"], side)
+lineside("data", "import", "folders", work / "classes", "-o", work / "parts")
+held = [pathlib.Path(row["image"]).stem for row in rows[:4]]
+tiny = ("--epochs", 0.002, "--batch", 4)
+lineside("train", "detect", "--data", work / "boxes", "-o", work / "detect", *tiny)
+lineside("train", "anomaly", "--data", work / "parts", "-o", work / "anomaly", *tiny)
+lineside("train", "classify", "--data", work / "parts", "-o", work / "classify", "--hold-out", *held, *tiny)
+model = work / "classify" / "model.onnx"
+lineside("evaluate", model, work / "parts", "--html", work / "report.html", allowed=(0, 1))
+lineside("calibrate", model, work / "parts", "--groups", *held, "--escape-rate", 0.5, "-o", work / "limits.onnx", allowed=(0, 1))
+lineside("predict", model, "--data", work / "parts", "-o", work / "out.json")
+assert len(json.loads((work / "out.json").read_text())) == 12
+"""
+
 
 def isolated() -> list[str]:
     """The command that takes the network away, where this user may."""
@@ -94,6 +124,14 @@ def test_whole_loop_needs_no_network(root: Path, tmp_path: Path) -> None:
     """Import, data, training, export, evaluation, prediction and a station ask for no address but this machine."""
     pytest.importorskip("torch", reason='needs torch: pip install "lineside[train]"')
     answer = run(root, LOOP, root, tmp_path)
+    assert answer.returncode == 0, answer.stdout[-2000:] + answer.stderr[-4000:]
+    assert "asked for: []" in answer.stdout
+
+
+def test_parts_without_a_golden_need_no_network(root: Path, tmp_path: Path) -> None:
+    """Generating, exporting, importing, training, calibrating and judging parts ask for no address either."""
+    pytest.importorskip("torch", reason='needs torch: pip install "lineside[train]"')
+    answer = run(root, PARTS_LOOP, root, tmp_path)
     assert answer.returncode == 0, answer.stdout[-2000:] + answer.stderr[-4000:]
     assert "asked for: []" in answer.stdout
 

@@ -1,4 +1,4 @@
-"""`lineside train`, `evaluate`, `calibrate` and `quantize`.  torch is imported only when a verb runs."""
+"""`lineside train`, `evaluate`, `calibrate`, `quantize` and `export`.  torch is imported only when a verb runs."""
 
 import argparse
 import json
@@ -41,11 +41,17 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--minutes", type=float, help="training time (default: 30)")
     length.add_argument("--epochs", type=float, help="passes of 4,000 crops; of a foreign trainer: through the data")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument(
+        "--device", default="cpu", choices=("cpu", "cuda"),
+        help="several GPUs: start with torchrun --nproc-per-node N -m inspection train ...; --trainer ultralytics starts "
+        "a process for each GPU by itself (CUDA_VISIBLE_DEVICES says which)",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--hold-out", nargs="*", default=[], metavar="GROUP", help="groups to measure on, not to learn")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint of an interrupted run")
-    parser.add_argument("--init", type=Path, metavar="CHECKPOINT", help="start from the weights of another run")
+    parser.add_argument(
+        "--init", type=Path, metavar="CHECKPOINT", help="start from the weights of another run; YOLO: a .pt"
+    )
     parser.add_argument("--threshold-of", type=Path, metavar="MODEL", help="take over the threshold of a held-out run")
     parser.add_argument("--batch", type=int, default=16, help="crops a step")
     parser.add_argument("--learning-rate", type=float, help="largest step of the optimiser (default: the trainer's)")
@@ -280,3 +286,45 @@ def _quantize(args: argparse.Namespace) -> int:
     )
     print(made.comparison.note())
     return 0 if made.path else 1
+
+
+def add_export(verbs: Any) -> None:
+    """Add `lineside export`."""
+    text = "make a model file from a net of YOLO or torchvision that was trained elsewhere"
+    parser = verbs.add_parser(
+        "export",
+        help=text,
+        description=f"{text}.  It is compared with the net on the dataset (samples marked val, or all) and refused when a "
+        "verdict differs.  Reading a .pt of YOLO runs code that is in it: take only files you trust.  A run of "
+        "`lineside train` has its model.onnx; once more: the same command with --resume.",
+    )
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help=".pt of YOLO, or a torchvision state_dict")
+    parser.add_argument("--trainer", required=True, choices=("ultralytics", "torchvision"))
+    parser.add_argument("--task", required=True, choices=("detect", "classify"))
+    parser.add_argument("--data", type=Path, required=True, metavar="DATASET", help="frames to compare on")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.onnx", help="new file")
+    parser.add_argument("--arch", default="", metavar="NAME", help="torchvision: fcos_resnet50_fpn, resnet18 ...")
+    parser.add_argument("--classes", default="", metavar="A,B,C", help="torchvision: classes in the order of the net")
+    parser.add_argument("--good", default="", metavar="NAME", help="classify: which class stands for good parts")
+    parser.add_argument("--input-px", type=int, metavar="PX", help="side that images were resized to in training")
+    parser.set_defaults(func=_export)
+
+
+def _export(args: argparse.Namespace) -> int:
+    from training.wrap import Request, wrap
+
+    _refuse_existing(args.output)
+    request = Request(
+        checkpoint=args.checkpoint,
+        trainer=args.trainer,
+        task=args.task,
+        data=args.data,
+        output=args.output,
+        arch=args.arch,
+        classes=tuple(name.strip() for name in args.classes.split(",") if name.strip()),
+        good=args.good,
+        input_px=args.input_px,
+        command=shlex.join(["lineside", *sys.argv[1:]]),
+    )
+    print(wrap(request))
+    return 0

@@ -35,11 +35,22 @@ def run_training(config: TrainConfig) -> Path:
     dataset = open_dataset(config.data) if config.data else None
     trainer = open_trainer(config.trainer, config.product)
     taught, held_out = _sides(dataset, config)
-    made = trainer(Job(config, dataset.classes if dataset else (), taught, held_out))
+    made = trainer(Job(config, _occurring(dataset), taught, held_out))
     path = config.out / "model.onnx"
     if is_first_process():
         _finish(config, made, dataset, held_out, path)
     return path
+
+
+def _occurring(dataset: Dataset | None) -> tuple[str, ...]:
+    """The classes of the dataset that any sample shows; one that none shows cannot be learnt, and that is said."""
+    if dataset is None:
+        return ()
+    shown = {name for sample in dataset.samples for name in sample.defect_classes}
+    unseen = [name for name in dataset.classes if name not in shown]
+    if unseen:
+        print(f"no sample shows {', '.join(unseen)}: the model will not know it", file=sys.stderr)
+    return tuple(name for name in dataset.classes if name in shown)
 
 
 def _finish(

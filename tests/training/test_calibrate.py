@@ -65,7 +65,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def part(folder: Path, name: str, score: float, *, bad: bool, split: Split = "val", group: str = "") -> Sample:
     """A part that the model scores so."""
     noise = np.random.default_rng(sum(name.encode())).integers(-30, 31, (32, 32))
-    image = np.clip(255 * score + (noise - noise.mean() if score else 0), 0, 255).astype(np.uint8)
+    image = np.clip(255 * score + (noise - noise.mean()) * (score > 0), 0, 255).astype(np.uint8)
     path = folder / f"{name}.png"
     write_png(path, image)
     return Sample(path, None, (), group or name, split, name, "scratch" if bad else "")
@@ -207,10 +207,10 @@ def test_review_band_takes_what_neither_promise_allows(model: Path, pictures: Pa
 def test_command_writes_a_model_that_judges_by_its_new_limits(model: Path, pictures: Path, tmp_path: Path) -> None:
     """The new file gives the verdicts that the report counts; exit 0 when kept, 1 when not; nothing is overwritten."""
     rng = np.random.default_rng(0)
-    made = lot(pictures, rng.uniform(0.4, 0.8, 120), rng.uniform(0.2, 0.6, 40))
+    made = lot(pictures, rng.uniform(0.4, 0.8, 120), rng.uniform(0.2, 0.6, 200))
     dataset = write_dataset(tmp_path / "set", made)
     out, report = tmp_path / "out.onnx", tmp_path / "report.json"
-    asked = (model, tmp_path / "set", "--escape-rate", 0.05, "-o", out)
+    asked = (model, tmp_path / "set", "--escape-rate", 0.05, "--cost-escape", 1, "--cost-overkill", 50, "-o", out)
     assert command(*asked, "--json", report) == 0
     told, loaded = json.loads(report.read_text()), load_model(out, threads=1)
     requests = [Request(sample.image, None) for sample in dataset.samples if sample.defective]
