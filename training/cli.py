@@ -140,10 +140,14 @@ def add_evaluate(verbs: Any) -> None:
     parser.add_argument("--split", choices=("train", "val", "test"), help="only this split (default: every sample)")
     parser.add_argument("--groups", nargs="*", default=[], metavar="GROUP", help="only these groups")
     parser.add_argument("--threshold", type=float, help="score from which a finding counts (default: the model's)")
+    parser.add_argument(
+        "--allow-leak", action="store_true", help="score images that are, or look like, training images, and say so"
+    )
     parser.set_defaults(func=_evaluate)
 
 
 def _evaluate(args: argparse.Namespace) -> int:
+    from datasets.look_alikes import leaks
     from datasets.manifest import open_dataset
     from inspection.model import load_model
     from training.evaluate import as_json, as_text, evaluate
@@ -170,13 +174,21 @@ def _evaluate(args: argparse.Namespace) -> int:
         raise UsageError(
             f"the model does not know the classes {', '.join(strange)}", fix=f"it knows {', '.join(model.card.classes)}"
         )
+    leak = leaks(dataset, [sample.name for sample, _ in chosen], model.card.trained_on.images_sha256)
+    if leak and not args.allow_leak:
+        names = ", ".join((leak.identical + leak.look_alike)[:5])
+        print(f"no figure is given: {leak.statement()} (for example {names})", file=sys.stderr)
+        print("divide the data with `lineside data split`, or say --allow-leak to score all the same", file=sys.stderr)
+        return 1
     result = evaluate(model, [sample for sample, _ in chosen], [digest for _, digest in chosen], args.threshold)
-    report = as_json(result, model, f"{dataset.name} {dataset.version[:12]}")
+    report = as_json(result, model, f"{dataset.name} {dataset.version[:12]}") | {"leak": leak.statement()}
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if args.html:
-        write_report(args.html, result, report, notes=_notes(args, dataset.origin.importer, len(dataset.samples)))
+        notes = _notes(args, dataset.origin.importer, len(dataset.samples))
+        write_report(args.html, result, report, notes=[*notes, ("copies of training images", leak.statement())])
     print(as_text(report))
+    print(f"copies   {leak.statement()}")
     return 0
 
 

@@ -203,7 +203,8 @@ def choose(parts: Scores, wish: Wish, own: Limits) -> Choice:
     no NG limit goes below the end of its walk.  When both leave room, there is one limit a class, with the least weight
     of escapes and overkill; when they do not, the parts in between go to review.
     """
-    known = parts.present.any(0) if parts.defective.any() else np.ones(parts.present.shape[1], bool)
+    shown = np.asarray(parts.present.any(0), bool)
+    known = shown if parts.defective.any() else np.ones(len(shown), bool)
     best = parts.scores[:, known].max(1)
     bad = units(best[parts.defective], parts.groups[parts.defective], wish.count, np.minimum)
     escape = walk_up(bad, wish.escape_rate, wish.confidence)

@@ -174,7 +174,7 @@ def measured(
     threshold, chosen = _threshold(result, model)
     # Judged again by its own threshold, so that the report tells what the model will do.
     model.card = card.model_copy(update={"threshold": threshold, "threshold_from": f"{chosen} {where}"})
-    result = result.judged_by([Rule(name, threshold, threshold) for name in card.classes])
+    result = replace(result, card=model.card).judged_by([Rule(name, threshold, threshold) for name in card.classes])
     report = as_json(result, model, where)
     print(as_text(report), file=sys.stderr)
     return model.card.model_copy(update={"metrics": tuple(_metrics(report, where, len(held_out)))}), report

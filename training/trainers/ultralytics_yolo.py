@@ -159,10 +159,12 @@ def _write_boxes(job: Job) -> Path:
 
 
 def _folder_names(classes: tuple[str, ...]) -> dict[str, str]:
-    """A folder for each class, in an order that sorting keeps, and the class in it; of the good ones ""."""
-    rows = enumerate((GOOD, *classes))
-    safe = {number: "".join(c if c.isalnum() or c in "-_" else "_" for c in name) for number, name in rows}
-    return {f"{number:03d}_{safe[number]}": "" if not number else classes[number - 1] for number in safe}
+    """A folder for each class, and the class in it; of the good ones ""."""
+    names = {GOOD: ""}
+    for number, name in enumerate(classes, 1):
+        safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
+        names[safe if safe.casefold() not in map(str.casefold, names) else f"{safe}-{number}"] = name
+    return names
 
 
 def _write_parts(job: Job, names: dict[str, str], side: int, shrink: int) -> Path:
