@@ -5,14 +5,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-
+from datasets.look_alikes import Links, Rings, find_links, joined, rings_of
 from datasets.manifest import Dataset
 from datasets.sample import Sample
 from inspection.errors import InspectionError
@@ -21,12 +17,7 @@ from inspection.images import Image, decode_image, read_bytes, to_grey
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 SMALLEST_BOX_PX = 2.0
-# Measured on copies of board images that were relit, rescaled, noised, recompressed or moved by 2 px: at most 4 bits
-# differ and the correlation stays above 0.93; different boards of one kind stay below 0.8.
-MOST_HASH_BITS = 10
-LEAST_CORRELATION = 0.9
-_ENOUGH_FOR_A_MEAN = 50  # images from which on the average image says what all of them share
-_CANDIDATES, _CHUNK = 16, 512
+_NAMED = 5  # samples a text names
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +41,19 @@ class CountRow:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Look:
-    """What opening a sample's files showed; sizes are width, height; ``thumbnail`` is grey (64, 64) uint8."""
+    """What opening a sample's files showed; sizes are width, height; ``rings`` is what look-alikes are found by."""
 
     size: tuple[int, int] | None
     golden_size: tuple[int, int] | None
-    thumbnail: Image | None
+    rings: Rings | None
     faults: tuple[str, ...]
 
 
 def check(dataset: Dataset) -> tuple[Finding, ...]:
     """Open every file of the dataset once and give all findings, errors first.
 
-    Near duplicates are images that look alike on different sides of a split; relit, rescaled, recompressed or
-    slightly moved copies are found, turned and mirrored ones are not.
+    Near duplicates are images that look alike: relit, rescaled, recompressed, slightly moved, turned, mirrored or
+    stretched copies.  Goldens are not compared.
     """
     looks = _look_at_all(dataset)
     findings = [
@@ -72,7 +63,7 @@ def check(dataset: Dataset) -> tuple[Finding, ...]:
         *_class_findings(dataset),
         *_duplicate_findings(dataset),
         *_group_findings(dataset),
-        *_near_duplicate_findings(dataset, [look.thumbnail for look in looks]),
+        *_look_alike_findings(dataset, find_links([look.rings for look in looks])),
     ]
     return tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)))
 
@@ -108,8 +99,8 @@ def _look_at_all(dataset: Dataset) -> list[_Look]:
         if sample.golden:
             golden_size, fault = golden_size_of(sample.golden, digest.golden)
             faults += [fault] if fault else []
-        thumbnail = None if image is None else _thumbnail(image, 64)
-        looks.append(_Look(_size(image), golden_size, thumbnail, tuple(faults)))
+        rings = None if image is None else rings_of(image)
+        looks.append(_Look(_size(image), golden_size, rings, tuple(faults)))
     return looks
 
 
@@ -131,10 +122,6 @@ def _measure(path: Path, sha256: str) -> tuple[tuple[int, int] | None, str]:
 
 def _size(image: Image | None) -> tuple[int, int] | None:
     return None if image is None else (image.shape[1], image.shape[0])
-
-
-def _thumbnail(image: Image, side: int) -> Image:
-    return np.asarray(cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def _file_findings(dataset: Dataset, looks: Sequence[_Look]) -> Iterator[Finding]:
@@ -190,10 +177,9 @@ def _duplicate_findings(dataset: Dataset) -> Iterator[Finding]:
         if len(samples) == 1:
             continue
         names = tuple(sample.name for sample in samples)
-        listed = f"{len(names)} samples are the same image: {', '.join(names[:5])}" + ", ..." * (len(names) > 5)
+        listed = f"{len(names)} samples are the same image: {_shortened(names)}"
         if len({sample.split for sample in samples}) > 1:
-            splits = ", ".join(sorted(repr(split) for split in {sample.split for sample in samples}))
-            yield Finding("error", "duplicate-across-splits", f"{listed} (in {splits})", names)
+            yield Finding("error", "duplicate-across-splits", f"{listed} (in {_splits_of(samples)})", names)
         if len({frozenset(sample.labels) for sample in samples}) > 1:
             yield Finding("error", "duplicate-labelled-differently", f"{listed}, with different labels", names)
         yield Finding("warning", "duplicate", listed, names)
@@ -205,7 +191,7 @@ def _group_findings(dataset: Dataset) -> Iterator[Finding]:
         if sample.split:
             counts[sample.group][sample.split] += 1
     if not counts:
-        text = "the dataset is not split: near duplicates were not looked for; see 'lineside data split'"
+        text = "the dataset is not split; see 'lineside data split'"
         yield Finding("note", "not-split", text)
     for group, splits in sorted(counts.items()):
         if len(splits) > 1:
@@ -214,72 +200,46 @@ def _group_findings(dataset: Dataset) -> Iterator[Finding]:
             yield Finding("warning", "group-across-splits", text)
 
 
-def _near_duplicate_findings(dataset: Dataset, thumbnails: Sequence[Image | None]) -> Iterator[Finding]:
-    shown = [(i, t) for i, t in enumerate(thumbnails) if t is not None and dataset.samples[i].split]
-    if not shown:
-        return
-    seen, stack = [i for i, _ in shown], np.stack([thumbnail for _, thumbnail in shown])  # (N, 64, 64)
-    splits = np.array([dataset.samples[i].split for i in seen])
-    for first, second, correlation in _near_pairs(stack, splits):
-        if dataset.digests[seen[first]].image == dataset.digests[seen[second]].image:
-            continue  # reported as exact duplicate
-        a, b = dataset.samples[seen[first]], dataset.samples[seen[second]]
-        text = f"{a.name} ({a.split}) and {b.name} ({b.split}) look alike, correlation {correlation:.3f}"
-        yield Finding("warning", "near-duplicate-across-splits", text, (a.name, b.name))
+def _look_alike_findings(dataset: Dataset, links: Links) -> Iterator[Finding]:
+    groups = joined(len(dataset.samples), links.pairs.tolist())
+    weakest = _weakest(groups, links)
+    for group, correlation in zip(groups, weakest, strict=True):
+        if len({dataset.digests[i].image for i in group}) == 1:
+            continue  # reported as exact duplicates
+        samples = [dataset.samples[i] for i in group]
+        names = tuple(sample.name for sample in samples)
+        listed = f"{len(names)} samples look alike: {_shortened(names)}, correlation {correlation:.2f} and more"
+        if len({sample.split for sample in samples if sample.split}) > 1:
+            yield Finding("warning", "near-duplicate-across-splits", f"{listed} (in {_splits_of(samples)})", names)
+        kinds = Counter(", ".join(sorted({label.defect_class for label in s.labels})) or "no defect" for s in samples)
+        if len(kinds) > 1:
+            counts = "; ".join(f"{count} with {kind}" for kind, count in kinds.most_common())
+            yield Finding("warning", "near-duplicate-labelled-differently", f"{listed}: {counts}", names)
+    if groups and not any(sample.split for sample in dataset.samples):
+        yield _group_note(dataset, groups)
 
 
-def _near_pairs(thumbnails: Image, splits: NDArray[np.str_]) -> Iterator[tuple[int, int, float]]:
-    """Pairs of indices of look-alikes with different splits, with their correlation.
-
-    ``thumbnails`` (N, 64, 64).  Of each image the 16 nearest by hash are confirmed by correlation.
-    """
-    signs = _perceptual_hashes(thumbnails)
-    average = thumbnails.mean(axis=0) if len(thumbnails) >= _ENOUGH_FOR_A_MEAN else np.zeros((64, 64))
-    pattern = (average - average.mean()).astype(np.float32).ravel()
-    for one, other in combinations(np.unique(splits), 2):
-        rows, columns = np.flatnonzero(splits == one), np.flatnonzero(splits == other)
-        for start in range(0, len(rows), _CHUNK):
-            part = rows[start : start + _CHUNK]
-            first, second = _hash_candidates(signs, part, columns)
-            match = _correlations(thumbnails, first, second, pattern)
-            for k in np.flatnonzero(match >= LEAST_CORRELATION):
-                yield int(first[k]), int(second[k]), float(match[k])
+def _group_note(dataset: Dataset, groups: Sequence[Sequence[int]]) -> Finding:
+    inside = sum(len(group) for group in groups)
+    text = (
+        f"{inside} of {len(dataset.samples)} samples fall into {len(groups)} group(s) of look-alikes (largest "
+        f"{max(len(group) for group in groups)}): a split at random would put copies on both sides"
+    )
+    return Finding("note", "look-alikes", text)
 
 
-def _perceptual_hashes(thumbnails: Image) -> NDArray[np.float32]:
-    """The 64-bit perceptual hash of each thumbnail as signs (N, 64): its low DCT frequencies against their median."""
-    waves = np.stack([cv2.dct(_thumbnail(t, 32).astype(np.float32))[:8, :8].ravel() for t in thumbnails])
-    return np.where(waves > np.median(waves, axis=1, keepdims=True), 1.0, -1.0).astype(np.float32)
+def _weakest(groups: Sequence[Sequence[int]], links: Links) -> list[float]:
+    """The lowest correlation among the links of each group."""
+    number = {i: k for k, group in enumerate(groups) for i in group}
+    weakest = [1.0] * len(groups)
+    for first, correlation in zip(links.pairs[:, 0].tolist(), links.correlation.tolist(), strict=True):
+        weakest[number[first]] = min(weakest[number[first]], correlation)
+    return weakest
 
 
-def _hash_candidates(
-    signs: NDArray[np.float32], rows: NDArray[np.intp], columns: NDArray[np.intp]
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Of each row the nearest columns within ``MOST_HASH_BITS``, as two index arrays of equal length."""
-    distance = (64 - signs[rows] @ signs[columns].T) / 2  # (R, C): of two sign vectors the product counts agreement
-    keep = min(_CANDIDATES, len(columns))
-    nearest = np.argpartition(distance, keep - 1, axis=1)[:, :keep]
-    row, place = np.nonzero(np.take_along_axis(distance, nearest, axis=1) <= MOST_HASH_BITS)
-    return rows[row], columns[nearest[row, place]]
+def _shortened(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + ", ..." * (len(names) > _NAMED)
 
 
-def _correlations(
-    thumbnails: Image, first: NDArray[np.intp], second: NDArray[np.intp], pattern: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Correlation of each pair after what all images share is taken away; uniform images correlate with nothing."""
-    result = np.zeros(len(first), np.float32)
-    for start in range(0, len(first), _CHUNK):
-        window = slice(start, start + _CHUNK)
-        a, b = (_normalised(thumbnails[side[window]], pattern) for side in (first, second))
-        result[window] = np.einsum("ij,ij->i", a, b)
-    return result
-
-
-def _normalised(thumbnails: Image, pattern: NDArray[np.float32]) -> NDArray[np.float32]:
-    flat = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)  # (N, 4096)
-    flat -= flat.mean(axis=1, keepdims=True)
-    energy = float(pattern @ pattern)
-    if energy > 0:
-        flat -= (flat @ pattern / energy)[:, None] * pattern
-    length = np.linalg.norm(flat, axis=1, keepdims=True)
-    return np.asarray(np.divide(flat, length, out=np.zeros_like(flat), where=length > 64), dtype=np.float32)
+def _splits_of(samples: Sequence[Sample]) -> str:
+    return ", ".join(sorted(repr(split) for split in {sample.split for sample in samples}))

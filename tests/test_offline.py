@@ -103,6 +103,44 @@ lineside("predict", model, "--data", work / "parts", "-o", work / "out.json")
 assert len(json.loads((work / "out.json").read_text())) == 12
 """
 
+YOLO_LOOP = """
+import json, os, pathlib, shutil
+root, work = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
+from inspection.cli import main
+from inspection.model import load_model
+
+def lineside(*words):
+    code = main([str(word) for word in words])
+    assert code == 0, (words, code)
+
+lineside("data", "synth", "--product", "casting", "--parts", 8, "--defective", 0.5, "-o", work / "boxes")
+rows = json.loads((work / "boxes" / "dataset.json").read_text())["samples"]
+for row in rows:
+    side = work / "classes" / ("scratch" if row["labels"] else "good")
+    side.mkdir(parents=True, exist_ok=True)
+    shutil.copy(work / "boxes" / row["image"], side)
+lineside("data", "import", "folders", work / "classes", "-o", work / "parts")
+held = [pathlib.Path(row["image"]).stem for row in rows[:2]]
+how = ("--trainer", "ultralytics", "--epochs", 1, "--batch", 2)
+lineside("train", "detect", "--data", work / "boxes", "-o", work / "detect", *how)
+lineside("train", "classify", "--data", work / "parts", "-o", work / "classify", "--hold-out", *held, "--input-px", 64, *how)
+for task in ("detect", "classify"):
+    names = {path.name for path in (work / task).iterdir()}
+    assert {"model.onnx", "checkpoint.pt", "metrics.jsonl", "card.json", "curves.png"} <= names, names
+    card = load_model(work / task / "model.onnx").card
+    assert card.trainer_licence == "AGPL-3.0 (Ultralytics)"
+    assert " 0 verdict flips" in card.parity, card.parity
+    source = work / ("boxes" if task == "detect" else "parts")
+    lineside("export", work / task / "checkpoint.pt", "--trainer", "ultralytics", "--task", task, "--data", source,
+             "-o", work / f"{task}.onnx")
+    again = load_model(work / f"{task}.onnx").card
+    assert again.classes == card.classes
+    assert again.trained_on.source.startswith("unknown")
+settings = json.loads((work / "detect" / "ultralytics-settings" / "Ultralytics" / "settings.json").read_text())
+assert settings["sync"] is False
+assert not (pathlib.Path(os.environ["HOME"]) / ".config" / "Ultralytics").exists()
+"""
+
 
 def isolated() -> list[str]:
     """The command that takes the network away, where this user may."""
@@ -112,11 +150,11 @@ def isolated() -> list[str]:
     return []
 
 
-def run(root: Path, body: str, *arguments: Path) -> "subprocess.CompletedProcess[str]":
+def run(root: Path, body: str, *arguments: Path, **more: str) -> "subprocess.CompletedProcess[str]":
     program = PREAMBLE + body + REPORT
     command = [*isolated(), sys.executable, "-c", program, *map(str, arguments)]
     threads = {"OMP_NUM_THREADS": "1"}  # more would only wait for each other on crops this small
-    environment = {**os.environ, **threads}
+    environment = {**os.environ, **threads, **more}
     return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, env=environment)
 
 
@@ -132,6 +170,16 @@ def test_parts_without_a_golden_need_no_network(root: Path, tmp_path: Path) -> N
     """Generating, exporting, importing, training, calibrating and judging parts ask for no address either."""
     pytest.importorskip("torch", reason='needs torch: pip install "lineside[train]"')
     answer = run(root, PARTS_LOOP, root, tmp_path)
+    assert answer.returncode == 0, answer.stdout[-2000:] + answer.stderr[-4000:]
+    assert "asked for: []" in answer.stdout
+
+
+def test_yolo_needs_no_network(root: Path, tmp_path: Path) -> None:
+    """The trainer that would send figures and fetch weights, fonts and versions asks for no address, and its run is
+    like any other; nothing is written to the user's home."""
+    pytest.importorskip("ultralytics", reason='needs ultralytics: pip install "lineside[train,ultralytics]"')
+    (tmp_path / "home").mkdir()
+    answer = run(root, YOLO_LOOP, root, tmp_path, HOME=str(tmp_path / "home"))
     assert answer.returncode == 0, answer.stdout[-2000:] + answer.stderr[-4000:]
     assert "asked for: []" in answer.stdout
 

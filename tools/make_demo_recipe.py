@@ -1,7 +1,7 @@
-"""Makes the sealed demo recipe: `python -m tools.make_demo_recipe MODEL`.
+"""Makes a sealed demo recipe: `python -m tools.make_demo_recipe pcb MODEL` or `.. casting MODEL`.
 
-Draws the demo product's golden (a generated board, seed 3), photographs three self-test frames of it, and seals the
-recipe in deploy/recipes/demo-pcb with the given model.  Run once whenever the shipped demo model changes.
+Photographs three self-test frames of the demo's product (generated: a board of seed 3, a casting of seed 3) and seals
+the recipe in deploy/recipes with the given model.  Run once whenever a shipped demo model changes.
 """
 
 import shutil
@@ -15,39 +15,37 @@ from datasets.synth.artwork import draw_board
 from datasets.synth.boards import generate_pair
 from datasets.synth.camera import CameraModel
 from inspection.cli import main as lineside
+from inspection.errors import UsageError
 from inspection.images import write_png
+from tools.demo import draw_casting
 
-FOLDER = Path(__file__).resolve().parent.parent / "deploy" / "recipes" / "demo-pcb"
+RECIPES = Path(__file__).resolve().parent.parent / "deploy" / "recipes"
 CAMERA = CameraModel(shift_px=12, rotate_deg=1.0, scale=0.01)
+FRAMES = (("good", 0, 51), ("two-defects", 2, 52), ("four-defects", 4, 53))
 
 
-def make(model: Path) -> int:
-    """Replace the demo recipe; returns the exit code of `lineside recipe new`."""
-    shutil.rmtree(FOLDER, ignore_errors=True)
+def make(product: str, model: Path) -> int:
+    """Replace the demo recipe of ``product``; returns the exit code of `lineside recipe new`."""
+    if product not in ("pcb", "casting"):
+        raise UsageError(f"there is no demo product {product!r}", fix="give pcb or casting, then the model file")
+    folder = RECIPES / f"demo-{product}"
+    shutil.rmtree(folder, ignore_errors=True)
     with tempfile.TemporaryDirectory() as scratch:
-        golden = Path(scratch) / "golden.png"
+        golden, frames = Path(scratch) / "golden.png", []
         board = draw_board(np.random.default_rng(3))
         write_png(golden, board)
-        frames = []
-        for name, defects, seed in (("good", 0, 51), ("two-defects", 2, 52), ("four-defects", 4, 53)):
+        for name, defects, seed in FRAMES:
             frames.append(Path(scratch) / f"{name}.png")
-            write_png(
-                frames[-1], generate_pair(np.random.default_rng(seed), board, defects=defects, camera=CAMERA).frame
+            rng = np.random.default_rng(seed)
+            image = (
+                generate_pair(rng, board, defects=defects, camera=CAMERA).frame
+                if product == "pcb"
+                else draw_casting(seed, defects)[0]
             )
-        return lineside(
-            [
-                "recipe",
-                "new",
-                str(FOLDER),
-                "--model",
-                str(model),
-                "--golden",
-                str(golden),
-                "--selftest",
-                *map(str, frames),
-            ]
-        )
+            write_png(frames[-1], image)
+        words = ["recipe", "new", str(folder), "--model", str(model), "--selftest", *map(str, frames)]
+        return lineside(words + (["--golden", str(golden)] if product == "pcb" else []))
 
 
 if __name__ == "__main__":
-    sys.exit(make(Path(sys.argv[1])))
+    sys.exit(make(sys.argv[1], Path(sys.argv[2])))

@@ -186,7 +186,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if args.html:
         notes = _notes(args, dataset.origin.importer, len(dataset.samples))
-        write_report(args.html, result, report, notes=[*notes, ("copies of training images", leak.statement())])
+        write_report(args.html, result, report, leak=leak, notes=notes)
     print(as_text(report))
     print(f"copies   {leak.statement()}")
     return 0

@@ -13,6 +13,7 @@ pytest.importorskip("matplotlib", reason='needs matplotlib: pip install "linesid
 pytest.importorskip("scipy", reason='needs scipy: pip install "lineside[train]"')
 pytest.importorskip("tqdm", reason='needs tqdm: pip install "lineside[train]"')
 
+from datasets.look_alikes import Leak
 from datasets.sample import LabelledBox, Sample
 from inspection.cli import main
 from inspection.images import write_png
@@ -163,7 +164,7 @@ def test_names_are_text_and_never_markup(tmp_path: Path) -> None:
     """Names from files, classes and notes may hold anything; the reader sees it as it is."""
     cases = [case(tmp_path, name, 0.1, bad=True) for name in ODD_NAMES]
     result = evaluation(*cases, name="<i>m & n</i>", threshold_from="x < y")
-    page = page_of(result, statement="1 < 2 & 3", notes=[("origin", "<b>")])
+    page = page_of(result, notes=[("1 < 2 & 3", "<b>")])
     for said in (*ODD_NAMES, "<i>m & n</i>", "1 < 2 & 3", "<b>"):
         assert said in " ".join(page.words)
     assert not {"script", "i", "b"} & {tag for tag, _ in page.tags}
@@ -257,10 +258,20 @@ def test_images_of_the_training_are_a_warning(mixed: Evaluation) -> None:
     )
 
 
-def test_leak_is_told_in_the_words_given(mixed: Evaluation) -> None:
-    """Without a statement on near duplicates the page says that nobody looked."""
-    assert "No comparison of these images with those of the training was given" in page_of(mixed).text
-    assert "Two pairs are nearly equal." in page_of(mixed, statement="Two pairs are nearly equal.").text
+@pytest.mark.parametrize(
+    ("leak", "said", "warned"),
+    [
+        (None, "Nobody looked whether these images look like some of the training.", True),
+        (Leak((), (), 36, 0, "none"), "No training image is part of this dataset", True),
+        (Leak((), (), 36, 90, "card"), "None of 36 evaluated images is or looks like one of the 90", False),
+        (Leak(("a",), ("b", "c"), 36, 90, "split"), "36 evaluated images 1 are and 2 look like one", True),
+    ],
+)
+def test_copies_of_training_images_are_told(mixed: Evaluation, leak: Leak | None, said: str, warned: bool) -> None:
+    """What the search found, or that nobody looked; only a search that found none is no warning."""
+    text = page_of(mixed, leak=leak).text
+    assert said in text
+    assert ("Copies of training images (warning)" in text) == warned
 
 
 def test_limits_given_by_hand_are_called_so(mixed: Evaluation) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from datasets.look_alikes import Leak
 from inspection.images import write_whole
 from inspection.types import utc_now
 from training.evaluate import GOOD, IOU_DEEPPCB, Evaluation
@@ -33,17 +34,24 @@ class Confusion:
 
 
 def write_report(
-    path: Path, result: Evaluation, figures: dict[str, Any], *, statement: str = "", notes: Sequence[words.Row] = ()
+    path: Path,
+    result: Evaluation,
+    figures: dict[str, Any],
+    *,
+    leak: Leak | None = None,
+    notes: Sequence[words.Row] = (),
 ) -> None:
     """Write the page; it appears whole or not at all.  OSError when the disk does not take it.
 
-    ``figures``: those of ``as_json`` for this very evaluation.  ``statement``: whether images of the training, or
-    nearly equal ones, are among those judged.  ``notes``: more rows (name, text) on the dataset.
+    ``figures``: those of ``as_json`` for this very evaluation.  ``leak``: the search for images of the training, and for
+    such as look like one (None: nobody looked).  ``notes``: more rows (name, text) on the dataset.
     """
-    write_whole(path, render(result, figures, statement=statement, notes=notes).encode())
+    write_whole(path, render(result, figures, leak=leak, notes=notes).encode())
 
 
-def render(result: Evaluation, figures: dict[str, Any], *, statement: str = "", notes: Sequence[words.Row] = ()) -> str:
+def render(
+    result: Evaluation, figures: dict[str, Any], *, leak: Leak | None = None, notes: Sequence[words.Row] = ()
+) -> str:
     """The page as text."""
     # Names come from files: whatever they hold is text, never markup.
     environment = Environment(
@@ -57,7 +65,7 @@ def render(result: Evaluation, figures: dict[str, Any], *, statement: str = "", 
         headline=words.headline(result, figures),
         operating_point=words.operating_point(result),
         limits=words.differing_limits(result.rules),
-        statements=words.statements(result, figures["dataset"], statement),
+        statements=words.statements(result, figures["dataset"], leak),
         model_rows=words.model_rows(result.card, figures["model_sha256"]),
         dataset_rows=[*words.dataset_rows(result, figures["dataset"]), *notes],
         verdicts=[verdict.name for verdict in words.VERDICTS],

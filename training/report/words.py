@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from datasets.look_alikes import Leak
 from inspection.judge import Rule
 from inspection.model import ModelCard
 from inspection.types import Verdict
@@ -33,12 +34,12 @@ class Figure:
 class Statement:
     """A sentence on what the figures may be relied on for.
 
-    ``weight``: "warning" where they may not, "promise" where something was shown, "note" where the reader judges.
+    ``weight``: "warning" where they may not, "promise" where something was shown.
     """
 
     title: str
     text: str
-    weight: Literal["warning", "promise", "note"]
+    weight: Literal["warning", "promise"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,14 +199,18 @@ def own_limits(card: ModelCard, rules: Sequence[Rule]) -> bool:
     return own == {rule.defect_class: (rule.ng_score, rule.review_score) for rule in rules}
 
 
-def statements(result: Evaluation, dataset: str, leak: str) -> list[Statement]:
-    """What the figures may be relied on for: promise of the calibration, training images, near duplicates."""
-    said = [_promise(result, dataset), _seen(result)]
-    text = (
-        leak
-        or "No comparison of these images with those of the training was given: nearly equal ones may be among them."
-    )
-    return [*said, Statement("Leak and near duplicates", text, "note" if leak else "warning")]
+def statements(result: Evaluation, dataset: str, leak: Leak | None) -> list[Statement]:
+    """What the figures may be relied on for: promise of the calibration, images of the training, copies of them."""
+    return [_promise(result, dataset), _seen(result), _copies(leak)]
+
+
+def _copies(leak: Leak | None) -> Statement:
+    title = "Copies of training images"
+    if leak is None:
+        return Statement(title, "Nobody looked whether these images look like some of the training.", "warning")
+    text = leak.statement()
+    sure = not leak and leak.source != "none"
+    return Statement(title, f"{text[0].upper()}{text[1:]}.", "promise" if sure else "warning")
 
 
 def _promise(result: Evaluation, dataset: str) -> Statement:
