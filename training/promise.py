@@ -9,10 +9,10 @@ most 1 - confidence of all calibrations, although it was chosen on the same part
 Bates, Candes, Jordan and Lei 2021, Learn then Test, arXiv 2110.01052; for ordered families any threshold between scores
 may be used: Bates et al. 2021, Risk-controlling prediction sets, J. ACM 68(6)).  Every limit below that one, of any class
 and however it was chosen, passes fewer parts still and keeps the promise as well.  The rejection of good parts is the
-same walk from above.  What is not guaranteed: that each single defect of a part is found (a part is stopped by any
-of them); another mix of parts, defects, light or cameras than the calibration had;
-parts that are not independent (pictures of one part or lot must share a group, and groups are what is counted); a tighter
-share than the one that was asked for beforehand; and both promises at once have twice the error probability of one.
+same walk from above.  What is not guaranteed: that each single defect of a part is found (a part is stopped by any of them);
+another mix of parts, defects, light or cameras than the calibration had; parts that are not independent (pictures of one
+part or lot must share a group, and groups are what is counted); a tighter share than the one that was asked for
+beforehand; and both promises at once have twice the error probability of one.
 """
 
 import math

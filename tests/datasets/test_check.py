@@ -15,9 +15,9 @@ Build, Gather = Callable[..., Sample], Callable[..., Dataset]
 
 
 def board(seed: int) -> np.ndarray:
-    """A smooth random pattern, alike only to itself."""
+    """A random pattern of blots, alike only to itself."""
     noise = np.random.default_rng(seed).standard_normal((128, 160)).astype(np.float32)
-    smooth = cv2.GaussianBlur(noise, (0, 0), 9)
+    smooth = cv2.GaussianBlur(noise, (0, 0), 4)
     return cv2.normalize(smooth, None, 20, 235, cv2.NORM_MINMAX).astype(np.uint8)
 
 
@@ -206,13 +206,3 @@ def test_dataset_without_samples_can_be_checked() -> None:
     """No sample, no crash."""
     empty = Dataset("d", ("dent",), (), (), Origin("test", ""))
     assert [finding.kind for finding in check(empty)] == ["class-empty", "not-split"]
-
-
-def test_comparison_is_fast_for_ten_thousand_images() -> None:
-    """Ten thousand thumbnails are compared without a Python loop over pairs."""
-    from datasets.check import _near_pairs
-
-    thumbnails = np.random.default_rng(0).integers(0, 256, (10_000, 64, 64), dtype=np.uint8)
-    thumbnails[9_999] = thumbnails[0]
-    splits = np.array(["train"] * 5_000 + ["val"] * 5_000)
-    assert [(first, second) for first, second, _ in _near_pairs(thumbnails, splits)] == [(0, 9_999)]

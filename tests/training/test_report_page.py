@@ -25,6 +25,7 @@ from inspection.types import Detection, Region, Verdict, error_judgement
 from training.evaluate import Case, Evaluation, as_json
 from training.report import gallery
 from training.report.page import render, write_report
+from training.report.words import statements
 
 CARD = ModelCard(
     name="housing", task="classify", classes=("dent",), golden_guided=False, threshold=0.5, threshold_from="a test",
@@ -114,9 +115,15 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     return evaluation(*made)
 
 
-def test_page_needs_nothing_from_outside(mixed: Evaluation) -> None:
+@pytest.fixture(scope="module")
+def text(mixed: Evaluation) -> str:
+    """The page of every verdict."""
+    return text_of(mixed)
+
+
+def test_page_needs_nothing_from_outside(text: str) -> None:
     """No script, no style sheet, no address: every picture is in the page, every link stays in it."""
-    text, page = text_of(mixed), page_of(mixed)
+    page = Page(text)
     assert "http://" not in text
     assert "https://" not in text
     assert "url(" not in text
@@ -128,9 +135,9 @@ def test_page_needs_nothing_from_outside(mixed: Evaluation) -> None:
             assert name not in given or str(given[name]).startswith("#" if tag == "a" else "data:image/")
 
 
-def test_links_lead_somewhere_and_pictures_have_words(mixed: Evaluation) -> None:
+def test_links_lead_somewhere_and_pictures_have_words(text: str) -> None:
     """Every entry of the contents is a section; who cannot see a picture hears what it is."""
-    page = page_of(mixed)
+    page = Page(text)
     ids = [given["id"] for _, given in page.tags if "id" in given]
     assert len(ids) == len(set(ids))
     assert {str(given["href"])[1:] for tag, given in page.tags if tag == "a"} <= set(ids)
@@ -138,9 +145,9 @@ def test_links_lead_somewhere_and_pictures_have_words(mixed: Evaluation) -> None
     assert all(given.get("aria-label") or given.get("aria-hidden") for tag, given in page.tags if tag == "svg")
 
 
-def test_every_mistake_appears_by_name(mixed: Evaluation) -> None:
+def test_every_mistake_appears_by_name(text: str) -> None:
     """Escapes, overkill, review and errors are all there, in the section of their kind."""
-    parts = dict(re.findall(r'<section id="(\w+)">(.*?)</section>', text_of(mixed), re.DOTALL))
+    parts = dict(re.findall(r'<section id="(\w+)">(.*?)</section>', text, re.DOTALL))
     for kind, key in (("escape", "escapes"), ("overkill", "overkill"), ("review", "review"), ("refused", "errors")):
         assert {f"{kind}-{number}" for number in range(3)} == set(re.findall(rf'"name">({kind}-\d)<', parts[key]))
     assert "caught-0" in parts["closest"]
@@ -170,9 +177,9 @@ def test_names_are_text_and_never_markup(tmp_path: Path) -> None:
     assert not {"script", "i", "b"} & {tag for tag, _ in page.tags}
 
 
-def test_figures_are_those_of_the_json(mixed: Evaluation) -> None:
+def test_figures_are_those_of_the_json(mixed: Evaluation, text: str) -> None:
     """Page and JSON cannot tell different counts."""
-    figures, page = figures_of(mixed), page_of(mixed)
+    figures, page = figures_of(mixed), Page(text)
     assert (figures["escape"]["count"], figures["escape"]["of"]) == (3, 17)
     for rate in ("escape", "overkill"):
         low, high = (f"{100 * value:.2f}\N{NO-BREAK SPACE}%" for value in figures[rate]["interval_95"])
@@ -250,9 +257,9 @@ def test_promise_or_its_lack_is_told(tmp_path: Path, changes: dict, said: str, w
         assert "so the promise is not about it" in page_of(made).text  # judged by other limits than the card's
 
 
-def test_images_of_the_training_are_a_warning(mixed: Evaluation) -> None:
+def test_images_of_the_training_are_a_warning(mixed: Evaluation, text: str) -> None:
     """Figures on images that were learnt are too good, and the page says so at its top."""
-    assert "None of these 36 images is among the 1 of the training" in page_of(mixed).text
+    assert "None of these 36 images is among the 1 of the training" in Page(text).text
     assert (
         "trained on 7 of these 36 images: the figures are too good" in page_of(replace(mixed, seen_in_training=7)).text
     )
@@ -269,14 +276,14 @@ def test_images_of_the_training_are_a_warning(mixed: Evaluation) -> None:
 )
 def test_copies_of_training_images_are_told(mixed: Evaluation, leak: Leak | None, said: str, warned: bool) -> None:
     """What the search found, or that nobody looked; only a search that found none is no warning."""
-    text = page_of(mixed, leak=leak).text
-    assert said in text
-    assert ("Copies of training images (warning)" in text) == warned
+    (told,) = (row for row in statements(mixed, "parts", leak) if row.title == "Copies of training images")
+    assert said in told.text
+    assert (told.weight == "warning") == warned
 
 
-def test_limits_given_by_hand_are_called_so(mixed: Evaluation) -> None:
+def test_limits_given_by_hand_are_called_so(mixed: Evaluation, text: str) -> None:
     """A threshold that is not the model's own is not told as what the model was trained for."""
-    assert "These limits were given for this evaluation" in page_of(mixed).text
+    assert "These limits were given for this evaluation" in Page(text).text
     own = replace(mixed, rules=(Rule("dent", 0.5, 0.5),))
     assert "limits of the model itself, chosen on: a test." in page_of(own).text
 
@@ -319,15 +326,15 @@ def test_report_of_many_images_stays_small(tmp_path: Path) -> None:
     assert [] == list(tmp_path.glob("*.partial"))
 
 
-def test_same_evaluation_gives_the_same_page(mixed: Evaluation) -> None:
+def test_same_evaluation_gives_the_same_page(mixed: Evaluation, text: str) -> None:
     """Nothing but the date differs between two runs."""
-    one, other = (re.sub(r"Made \S+ \S+ UTC", "", text_of(mixed)) for _ in range(2))
+    one, other = (re.sub(r"Made \S+ \S+ UTC", "", page) for page in (text, text_of(mixed)))
     assert one == other
 
 
-def test_verdicts_are_counted_once(mixed: Evaluation) -> None:
+def test_verdicts_are_counted_once(mixed: Evaluation, text: str) -> None:
     """The table of verdicts holds every part."""
-    table = re.search(r"Parts by verdict.*?</table>", text_of(mixed), re.DOTALL)
+    table = re.search(r"Parts by verdict.*?</table>", text, re.DOTALL)
     assert table is not None
     counts = [[int(n) for n in re.findall(r'class="n">(\d+)<', row)] for row in table.group().split("<tr>")[2:]]
     assert [17, 19] == [row[-1] for row in counts]
@@ -347,9 +354,9 @@ def contrast(one: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_colours_of_the_page_can_be_read(mixed: Evaluation) -> None:
+def test_colours_of_the_page_can_be_read(text: str) -> None:
     """Text has the contrast that WCAG AA asks for, on white, on the tint and on the colours of the verdicts."""
-    colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", text_of(mixed)))
+    colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", text))
     for name in ("ink", "muted", "link"):
         assert contrast(colours[name], "#ffffff") >= 4.5
         assert contrast(colours[name], colours["tint"]) >= 4.5

@@ -12,7 +12,9 @@ from training.lessons.pictures import Picture
 from training.metrics import area_under_roc
 from training.models.part_net import PartNet, pool
 
-PLACE_WEIGHT = 2.0  # where a defect is teaches more than that there is one
+# Where a defect is teaches more than that there is one.  Where nobody marked any, places only say where none is: so
+# much weight on them would silence the net before it has found what the labels mean.
+MARKED_WEIGHT, UNMARKED_WEIGHT = 2.0, 0.5
 
 
 class PartLesson:
@@ -28,6 +30,8 @@ class PartLesson:
         self.net = make_net(1 if first.ndim == 2 else 3, len(supply.classes))
         self.supply = supply
         self.held_out = held_out
+        marked = supply.injected > 0 or any(any(outlines) for p in supply.pictures for outlines in p.polygons)
+        self.place_weight = MARKED_WEIGHT if marked else UNMARKED_WEIGHT
 
     def stream(self, start: int) -> PartCrops:
         """Image (C, H, W) uint8, present (K,), places (K, H/8, W/8)."""
@@ -41,7 +45,7 @@ class PartLesson:
         each = functional.binary_cross_entropy_with_logits(local, places.clamp(min=0), reduction="none")
         # A defect covers few places: as much weight to all of them together as to all places without.
         sides = [((places == side) * each).sum() / (places == side).sum().clamp(min=1) for side in (0, 1)]
-        return {"image": whole, "place": PLACE_WEIGHT * (sides[0] + sides[1])}
+        return {"image": whole, "place": self.place_weight * (sides[0] + sides[1])}
 
     @torch.no_grad()
     def validate(self, net: nn.Module, *, quick: bool) -> dict[str, float]:
