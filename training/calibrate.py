@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from datasets.manifest import Dataset
 from datasets.sample import Sample
-from inspection.config import LEAST_SCORE
+from inspection.config import LEAST_SCORE, MOST_SCORE
 from inspection.errors import UsageError
 from inspection.judge import Rule
 from inspection.model import Calibration, ClassLimit, LoadedModel, ModelCard
 from inspection.types import Verdict
 from training.evaluate import Case, Evaluation, evaluate
 from training.export import SCORE_TOLERANCE, write_card
-from training.promise import MOST_SCORE, Choice, Limits, Scores, Walk, Wish, choose, needed_trials, units, upper_bound
+from training.promise import Choice, Limits, Scores, Walk, Wish, choose, needed_trials, units, upper_bound
 
 
 @dataclass(frozen=True, slots=True)

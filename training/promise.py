@@ -23,12 +23,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from inspection.config import LEAST_SCORE
+from inspection.config import LEAST_SCORE, MOST_SCORE
 from inspection.errors import UsageError
 from training.metrics import Floats, clopper_pearson
 
 Count = Literal["groups", "parts"]
-MOST_SCORE = 0.95  # the highest limit a recipe may name (inspection/config.py)
 Limits = tuple[tuple[float, float], ...]  # ng_score and review_score of each class
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -22,6 +23,7 @@ from training.config import TrainConfig
 
 EPOCH_CROPS = 4000
 CHECKPOINT_S = 60.0
+CHECK_TIMEOUT = timedelta(hours=3)  # how long the other processes wait while the first looks at held-out samples
 CHECKS = (0.3, 0.6, 0.8)  # shares of the run after which the held-out samples are looked at
 Batch = list[Tensor]
 
@@ -91,7 +93,8 @@ def _process_group(config: TrainConfig) -> Iterator[tuple[int, int]]:
     if world == 1:
         yield 0, 1
         return
-    torch.distributed.init_process_group("nccl" if config.device == "cuda" else "gloo")
+    backend = "nccl" if config.device == "cuda" else "gloo"
+    torch.distributed.init_process_group(backend, timeout=CHECK_TIMEOUT)
     try:
         yield torch.distributed.get_rank(), world
     finally:
@@ -127,7 +130,7 @@ def _loop(state: RunState, learner: nn.Module, loader: Iterable[Batch], watch: _
     """Step until the run is done.  ``learner`` is the net, or the net shared between processes."""
     config = watch.config
     saved = clock = time.monotonic()
-    done = _progress(config, state)
+    done = _progress(config, state, watch.world)
     checks = [share for share in CHECKS if share > done]
     window: list[dict[str, float]] = []
     batches = iter(loader)
@@ -142,9 +145,10 @@ def _loop(state: RunState, learner: nn.Module, loader: Iterable[Batch], watch: _
         now = time.monotonic()
         state.trained_s += now - clock
         clock = now
-        done = _agreed(_progress(config, state), watch.world)
+        done = _agreed(_progress(config, state, watch.world), watch.world)
+        watch.bar.update(100 * min(done, 1.0) - watch.bar.n)
         if state.step % 50 == 0:
-            _report(state, window, watch, done)
+            _report(state, window, watch)
             window.clear()
         if checks and done >= checks[0] and watch.rank == 0:
             checks.pop(0)
@@ -164,11 +168,10 @@ def _agreed(done: float, world: int) -> float:
     return float(share)
 
 
-def _report(state: RunState, window: list[dict[str, float]], watch: _Watch, done: float) -> None:
+def _report(state: RunState, window: list[dict[str, float]], watch: _Watch) -> None:
     means = {name: float(np.mean([row[name] for row in window])) for name in window[0]}
     _write(watch.log, "train", state, **{f"{name}_loss": value for name, value in means.items()})
     watch.bar.set_postfix(step=state.step, **{name: f"{value:.3f}" for name, value in means.items()})
-    watch.bar.update(100 * min(done, 1.0) - watch.bar.n)
 
 
 def _start(config: TrainConfig, lesson: Lesson, device: torch.device) -> RunState:
@@ -193,11 +196,11 @@ def _start(config: TrainConfig, lesson: Lesson, device: torch.device) -> RunStat
     return state
 
 
-def _progress(config: TrainConfig, state: RunState) -> float:
-    """Share of the run that is done, 0..1."""
+def _progress(config: TrainConfig, state: RunState, world: int) -> float:
+    """Share of the run that is done, 0..1.  A step is ``batch`` crops in each of the ``world`` processes."""
     if config.minutes is not None:
         return state.trained_s / (60 * config.minutes)
-    return state.step * config.batch / (EPOCH_CROPS * (config.epochs or 1))
+    return state.step * config.batch * world / (EPOCH_CROPS * (config.epochs or 1))
 
 
 def _learning_rate(config: TrainConfig, done: float) -> float:

@@ -176,7 +176,7 @@ def test_inference_that_fails_is_an_error_verdict(build: Build) -> None:
     colour = np.repeat(FRAME[:, :, None], 3, 2)
     seen = inspect_frame(colour, Detector(model, None, RegistrationLimits()), card_criteria(model))
     assert seen.judgement.verdict == Verdict.ERROR
-    assert "inference failed on a 256x256 px tile" in seen.judgement.reasons[0].text
+    assert "inference failed on a 256x256 px image" in seen.judgement.reasons[0].text
 
 
 @pytest.mark.parametrize("tile_px", [64, 128])

@@ -163,7 +163,7 @@ def _histogram(result: Evaluation) -> Chart:
     def paint(axes: Axes) -> None:
         for name, values, colour, hatch in groups:
             axes.hist(
-                _odds(values), edges, color=colour, alpha=0.65, hatch=hatch, edgecolor=colour, histtype="stepfilled",
+                _odds(values), edges, color=colour, alpha=0.65, hatch=hatch, edgecolor=INK, linewidth=0.5, histtype="stepfilled",
                 label=f"{name} ({len(values)})",
             )  # fmt: skip
         _lines(axes, limits, "-", "rejected from")

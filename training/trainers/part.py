@@ -41,7 +41,7 @@ def train_classifier(job: Job, kind: PartKind = OWN) -> Trained:
 
     With one class and few labelled defective parts, good parts get injected defects.
     """
-    good = require_both_sides(job)
+    require_both_sides(job)
     counts = {name: sum(name in s.defect_classes for s in job.taught) for name in job.classes}
     few = len(job.classes) == 1 and counts[job.classes[0]] < FEW
     injected = 0.6 if few and job.config.inject else 0.0
