@@ -211,10 +211,10 @@ def _look_alike_findings(dataset: Dataset, links: Links) -> Iterator[Finding]:
         listed = f"{len(names)} samples look alike: {_shortened(names)}, correlation {correlation:.2f} and more"
         if len({sample.split for sample in samples if sample.split}) > 1:
             yield Finding("warning", "near-duplicate-across-splits", f"{listed} (in {_splits_of(samples)})", names)
-        kinds = Counter(", ".join(sorted({label.defect_class for label in s.labels})) or "no defect" for s in samples)
-        if len(kinds) > 1:
-            counts = "; ".join(f"{count} with {kind}" for kind, count in kinds.most_common())
-            yield Finding("warning", "near-duplicate-labelled-differently", f"{listed}: {counts}", names)
+        good = sum(not sample.defect_classes for sample in samples)
+        if 0 < good < len(samples):
+            text = f"{listed}: {good} without and {len(samples) - good} with a defect"
+            yield Finding("warning", "near-duplicate-labelled-differently", text, names)
     if groups and not any(sample.split for sample in dataset.samples):
         yield _group_note(dataset, groups)
 

@@ -96,6 +96,7 @@ def _train(args: argparse.Namespace) -> int:
     cv2.setNumThreads(1)
     from training.config import TrainConfig
     from training.run import run_training
+    from training.train import is_first_process
 
     if args.device == "cuda" and not torch.cuda.is_available():
         raise UsageError(
@@ -126,7 +127,9 @@ def _train(args: argparse.Namespace) -> int:
         learning_rate=given.get("learning_rate", LEARNING_RATE.get(args.product, 3e-3)),
         command=shlex.join(["lineside", *sys.argv[1:]]),
     )
-    print(run_training(config))
+    path = run_training(config)
+    if is_first_process():
+        print(path)
     return 0
 
 

@@ -1,8 +1,10 @@
 """One training run from its config to the finished model.onnx, whoever trains."""
 
+import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext, redirect_stderr
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,7 +37,8 @@ def run_training(config: TrainConfig) -> Path:
     dataset = open_dataset(config.data) if config.data else None
     trainer = open_trainer(config.trainer, config.product)
     taught, held_out = _sides(dataset, config)
-    made = trainer(Job(config, _occurring(dataset), taught, held_out))
+    with nullcontext() if is_first_process() else redirect_stderr(io.StringIO()):  # each would say the same
+        made = trainer(Job(config, _occurring(dataset), taught, held_out))
     path = config.out / "model.onnx"
     if is_first_process():
         _finish(config, made, dataset, held_out, path)

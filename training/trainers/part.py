@@ -52,8 +52,9 @@ def require_both_sides(job: Job) -> int:
     """The number of good parts to learn from; UsageError when a class, or beside a single class a good part, is missing."""
     good = sum(not sample.defective for sample in job.taught)
     missing = sorted(name for name in job.classes if not any(name in s.defect_classes for s in job.taught))
-    if missing or (len(job.classes) == 1 and not good):
+    if missing or not job.classes or (len(job.classes) == 1 and not good):
         what = f"no sample of class {', '.join(missing)}" if missing else "no good part"
+        what = what if job.classes else "no defective part"
         raise UsageError(
             f"there is {what} to learn from",
             fix="a classifier needs both sides; `lineside train anomaly` learns from good parts alone",
