@@ -13,7 +13,7 @@ from tqdm import tqdm
 from datasets.sample import Sample
 from inspection.judge import Rule, judge, ng_score
 from inspection.model import LoadedModel, ModelCard
-from inspection.predict import Prediction, Request, card_criteria, predict
+from inspection.predict import Prediction, Request, card_criteria, predict, rules_of
 from inspection.types import Verdict
 from training.metrics import (
     COCO_IOUS,
@@ -180,7 +180,7 @@ def as_json(result: Evaluation, model: LoadedModel, dataset: str) -> dict[str, A
         **(_box_figures(result) if model.card.task == "detect" else {}),
         "auroc": area_under_roc(scores, defective),
         "accuracy": {"count": right, "of": len(scores), "threshold": result.threshold},
-        "threshold_from": model.card.threshold_from,
+        "threshold_from": _origin(result),
         "limits": {rule.defect_class: [rule.ng_score, rule.review_score] for rule in result.rules},
         "escape": _rate(parts.escapes, parts.defective),
         "overkill": _rate(parts.overkill, parts.good),
@@ -189,6 +189,11 @@ def as_json(result: Evaluation, model: LoadedModel, dataset: str) -> dict[str, A
         "confusion": result.confusion(),
         "ms": {"median": float(np.median(times)), "p99": float(np.percentile(times, 99))},
     }
+
+
+def _origin(result: Evaluation) -> str:
+    """Where the limits come from."""
+    return result.card.threshold_from if result.rules == rules_of(result.card) else "nothing: given by hand"
 
 
 def _box_figures(result: Evaluation) -> dict[str, Any]:
@@ -201,7 +206,7 @@ def _box_figures(result: Evaluation) -> dict[str, Any]:
         "map_50_95": result.map_at(COCO_IOUS),
         "ap_33": {name: average_precision(result.images, label, IOU_DEEPPCB) for label, name in enumerate(classes)},
         "ap_50": {name: average_precision(result.images, label, 0.5) for label, name in enumerate(classes)},
-        "f_score": {"threshold": given.threshold, "threshold_from": result.card.threshold_from, **_f(given)},
+        "f_score": {"threshold": given.threshold, "threshold_from": _origin(result), **_f(given)},
         "f_score_best_here": {"threshold": best.threshold, "threshold_from": "these very images", **_f(best)},
     }
 

@@ -45,19 +45,3 @@ def test_two_processes_make_one_run(root: Path, castings: Path, tmp_path: Path) 
     assert "1 frames, 0 verdict flips" in load_model(run / "model.onnx").card.parity
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [1, 2, 3, 3] == [row["step"] for row in rows if row["kind"] == "val"]  # 12 crops: 3 steps of 2 x 2
-
-
-def test_mistake_ends_all_processes(root: Path, castings: Path, tmp_path: Path) -> None:
-    """A run that cannot start says why and leaves no process waiting."""
-    answer = torchrun(root, "train", "detect", "--data", castings, "-o", tmp_path / "run", "--hold-out", "x")
-    assert answer.returncode != 0
-    assert "no group is called x" in answer.stderr
-    assert not (tmp_path / "run" / "model.onnx").exists()
-
-
-def test_yolo_refuses_torchrun(root: Path, castings: Path, tmp_path: Path) -> None:
-    """Ultralytics starts its own processes; under torchrun it says so."""
-    pytest.importorskip("ultralytics", reason='needs ultralytics: pip install "lineside[train,ultralytics]"')
-    answer = torchrun(root, "train", "detect", "--trainer", "ultralytics", "--data", castings, "-o", tmp_path / "run")
-    assert answer.returncode != 0
-    assert "without torchrun" in answer.stderr
