@@ -18,7 +18,7 @@ from training.train import train
 from training.trainers import Job, Trained
 from training.trainers.frames import channels_of, examples, image_limits, median_size, turns_of
 
-FEW = 300  # labelled defective parts below which injected defects carry much of the teaching; with more they slow it
+FEW = 300  # labelled defective parts below which injected defects carry most of the teaching
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +39,13 @@ OWN = PartKind(PartNet, "lineside part net", "Apache-2.0")
 def train_classifier(job: Job, kind: PartKind = OWN) -> Trained:
     """One score for each class, and a heat map.
 
-    With one class and few labelled defective parts, good parts get injected defects.
+    With one class, some of the good parts get injected defects: most where labelled defective parts are few.
     """
     require_both_sides(job)
     counts = {name: sum(name in s.defect_classes for s in job.taught) for name in job.classes}
-    few = len(job.classes) == 1 and counts[job.classes[0]] < FEW
-    injected = 0.6 if few and job.config.inject else 0.0
+    injected = 0.0
+    if len(job.classes) == 1 and job.config.inject:
+        injected = 0.6 if counts[job.classes[0]] < FEW else 0.3
     return _train(job, job.taught, job.classes, injected=injected, anomaly=False, kind=kind)
 
 
