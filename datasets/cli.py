@@ -14,9 +14,10 @@ import numpy as np
 from datasets.check import SEVERITIES, CountRow, Finding, check, count_by_group, count_by_split
 from datasets.export import FORMATS, export
 from datasets.importers import IMPORTERS, open_importer, require_importer
+from datasets.look_alikes import look_alike_groups
 from datasets.manifest import Dataset, Origin, changed_files, make_dataset, open_dataset, write_dataset
 from datasets.sample import LabelledBox, Sample, load_grey
-from datasets.split import choose_holdout, split_by_group
+from datasets.split import choose_folds, choose_holdout, joined_groups, split_by_group, with_look_alikes
 from inspection.errors import UsageError
 from inspection.images import IMAGE_SUFFIXES, Image, write_png
 
@@ -161,17 +162,54 @@ def _add_split(verbs: Verbs) -> None:
     choice = parser.add_mutually_exclusive_group(required=True)
     choice.add_argument("--holdout", nargs="+", metavar="GROUP", help="groups for val")
     choice.add_argument("--fraction", type=float, metavar="F", help="draw groups with about this share of the samples")
+    choice.add_argument("--folds", type=int, metavar="K", help="write OUT/fold1 to foldK; each group is val in one")
     parser.add_argument("--seed", type=int, default=0, help="of the draw (default: 0)")
+    parser.add_argument(
+        "--groups-only", action="store_true", help="do not look for look-alikes, which keep their groups together"
+    )
 
 
 def _split(args: argparse.Namespace) -> int:
     dataset = open_dataset(args.dataset)
-    holdout = args.holdout or choose_holdout(dataset, args.fraction, seed=args.seed)
-    divided = write_dataset(args.output, split_by_group(dataset, holdout))
-    print(f"{args.output}: {len(divided.samples)} samples, version {divided.version}")
-    print(f"val: {', '.join(sorted(set(holdout)))}")
-    print("\n".join(_table("split", divided, count_by_split(divided))))
+    alike = () if args.groups_only else look_alike_groups(dataset)
+    if args.folds is not None:
+        folds = choose_folds(dataset, args.folds, seed=args.seed, alike=alike)
+        targets = [(args.output / f"fold{number}", holdout) for number, holdout in enumerate(folds, 1)]
+    elif args.holdout:
+        targets = [(args.output, with_look_alikes(dataset, args.holdout, alike))]
+    else:
+        targets = [(args.output, choose_holdout(dataset, args.fraction, seed=args.seed, alike=alike))]
+    written = [
+        (folder, holdout, write_dataset(folder, split_by_group(dataset, holdout))) for folder, holdout in targets
+    ]
+    print("\n".join(_look_alike_lines(dataset, alike, args)))
+    for folder, holdout, divided in written:
+        print(f"{folder}: {len(divided.samples)} samples, version {divided.version}")
+        print(f"val: {_some(sorted(set(holdout)))}")
+        print("\n".join(_table("split", divided, count_by_split(divided))))
     return 0
+
+
+def _look_alike_lines(dataset: Dataset, alike: Sequence[Sequence[str]], args: argparse.Namespace) -> Iterator[str]:
+    """What look-alikes did to the split."""
+    if args.groups_only:
+        yield "look-alikes were not looked for"
+        return
+    joined = joined_groups(dataset, alike)
+    yield f"{sum(map(len, alike))} of {len(dataset.samples)} samples are in {len(alike)} group(s) of look-alikes"
+    yield f"{sum(map(len, joined))} groups hold look-alikes of each other and are divided as {len(joined)}"
+    pulled = sorted(set(with_look_alikes(dataset, args.holdout or (), alike)) - set(args.holdout or ()))
+    if pulled:
+        yield f"held out as well, for they hold look-alikes: {_some(pulled)}"
+    test = {sample.name for sample in dataset.samples if sample.split == "test"}
+    torn = [names for names in alike if 0 < sum(name in test for name in names) < len(names)]
+    if torn:
+        yield f"{len(torn)} group(s) of look-alikes lie partly in 'test', for example {_some(torn[0])}"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _GROUPS
+    return ", ".join(names[:_GROUPS]) + (f" and {more} more" if more > 0 else "")
 
 
 def _add_version(verbs: Verbs) -> None:

@@ -85,10 +85,14 @@ class Leak:
 def look_alike_groups(dataset: Dataset) -> tuple[tuple[str, ...], ...]:
     """Names of the samples of each group of look-alikes, in the order of the dataset; goldens are not looked at.
 
-    Samples linked by others are in one group.  Every image is read once; UsageError when one cannot be read.
+    Samples linked by others are in one group, and so are files with the same bytes.  Every image is read once;
+    UsageError when one cannot be read.
     """
     links = find_links([rings_of(load_grey(sample.image)) for sample in dataset.samples])
-    groups = joined(len(dataset.samples), links.pairs.tolist())
+    copies: defaultdict[str, list[int]] = defaultdict(list)
+    for number, digest in enumerate(dataset.digests):
+        copies[digest.image].append(number)
+    groups = joined(len(dataset.samples), [*links.pairs.tolist(), *copies.values()])
     return tuple(tuple(dataset.samples[i].name for i in group) for group in groups)
 
 

@@ -1,16 +1,21 @@
-"""Divides a dataset by groups, so that a score on the other side tells what an unseen board or lot will bring."""
+"""Divides a dataset by groups, so that a score on the other side tells what an unseen board or lot will bring.
 
-from collections import Counter
+Groups that hold look-alikes of one another (``datasets/look_alikes.py``) are one unit: they go to one side together.
+"""
+
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from datasets.look_alikes import joined
 from datasets.manifest import Dataset
 from datasets.sample import Sample, Split
 from inspection.errors import UsageError
 
-_DRAWS = 32  # the draw that comes nearest to the wanted share is taken
+_DRAWS = 32  # the draw that comes nearest to the wanted shares of all and of defective samples is taken
+Alike = Sequence[Sequence[str]]  # names of the samples of each group of look-alikes
 
 
 def split_by_group(dataset: Dataset, holdout: Sequence[str]) -> Dataset:
@@ -36,28 +41,102 @@ def _side(sample: Sample, groups: Counter[str], holdout: Sequence[str]) -> Split
     return "val" if sample.group in holdout else "train"
 
 
-def choose_holdout(dataset: Dataset, fraction: float, *, seed: int) -> tuple[str, ...]:
-    """Groups that together hold about ``fraction`` of the samples, drawn at random; the same seed gives the same.
+def choose_holdout(dataset: Dataset, fraction: float, *, seed: int, alike: Alike = ()) -> tuple[str, ...]:
+    """Groups that together hold about ``fraction`` of the samples, and of the defective ones, drawn at random.
 
-    At least one group is chosen and at least one is left.  UsageError as ``split_by_group``.
+    The same seed gives the same.  Groups with look-alikes (``alike``: names of samples) are drawn together.  At least
+    one group is chosen and at least one is left.  UsageError as ``split_by_group``, or when look-alikes join all.
     """
     if not 0.0 < fraction < 1.0:
         raise UsageError(f"fraction {fraction:g} is not between 0 and 1", fix="give for example --fraction 0.2")
-    groups = _divisible_groups(dataset)
-    target = fraction * groups.total()
+    units = _units(dataset, alike)
+    counts, defective = _unit_counts(dataset, units)
+    target, wanted = fraction * counts.total(), fraction * defective.total()
     rng = np.random.default_rng(seed)
-    draws = [_draw(groups, target, rng) for _ in range(_DRAWS)]
-    return min(draws, key=lambda draw: abs(sum(groups[group] for group in draw) - target))
+    draws = [_draw(counts, target, rng) for _ in range(_DRAWS)]
+
+    def distance(draw: Sequence[str]) -> float:
+        return abs(sum(counts[u] for u in draw) - target) + abs(sum(defective[u] for u in draw) - wanted)
+
+    chosen = set(min(draws, key=distance))
+    return tuple(sorted(group for group, unit in units.items() if unit in chosen))
 
 
-def _draw(groups: Counter[str], target: float, rng: np.random.Generator) -> tuple[str, ...]:
-    """Groups in random order, each taken when it brings the number of samples nearer to the target."""
-    order: list[str] = rng.permutation(sorted(groups)).tolist()
-    chosen, held = [order[0]], groups[order[0]]
-    for group in order[1:-1]:
-        if abs(held + groups[group] - target) < abs(held - target):
-            chosen.append(group)
-            held += groups[group]
+def choose_folds(dataset: Dataset, folds: int, *, seed: int, alike: Alike = ()) -> tuple[tuple[str, ...], ...]:
+    """Groups to hold out in each fold: every group in one of them, look-alikes together, the folds about equal.
+
+    Each fold gets about the same number of samples and of defective ones; the same seed gives the same.  UsageError
+    when there are fewer units than folds, otherwise as ``choose_holdout``.
+    """
+    units = _units(dataset, alike)
+    counts, defective = _unit_counts(dataset, units)
+    if not 2 <= folds <= len(counts):
+        what = f"{folds} folds cannot be made of {len(counts)} groups without common look-alikes"
+        raise UsageError(what, fix=f"give --folds from 2 to {len(counts)}")
+    order: list[str] = np.random.default_rng(seed).permutation(sorted(counts)).tolist()
+    members: list[list[str]] = [[] for _ in range(folds)]
+    held = np.zeros((folds, 2))  # samples without, with a defect
+    whole = np.maximum([counts.total() - defective.total(), defective.total()], 1)
+    for unit in sorted(order, key=lambda unit: -counts[unit]):
+        kinds = np.array([counts[unit] - defective[unit], defective[unit]])
+        load = (held / whole) @ kinds + held.sum(axis=1) / counts.total()
+        fold = int(load.argmin())
+        held[fold] += kinds
+        members[fold].append(unit)
+    place = {unit: number for number, fold in enumerate(members) for unit in fold}
+    return tuple(tuple(sorted(g for g, unit in units.items() if place[unit] == number)) for number in range(folds))
+
+
+def with_look_alikes(dataset: Dataset, holdout: Sequence[str], alike: Alike) -> tuple[str, ...]:
+    """The groups of ``holdout``, sorted, and those that hold look-alikes of them.  Unknown groups stay as they are."""
+    units = _join(_divisible_groups(dataset), dataset, alike)
+    taken = {units[group] for group in holdout if group in units}
+    return tuple(sorted({*holdout, *(group for group, unit in units.items() if unit in taken)}))
+
+
+def joined_groups(dataset: Dataset, alike: Alike) -> tuple[tuple[str, ...], ...]:
+    """The groups that look-alikes join, outside "test": each time two and more names."""
+    members: defaultdict[str, list[str]] = defaultdict(list)
+    for group, unit in _join(_divisible_groups(dataset), dataset, alike).items():
+        members[unit].append(group)
+    return tuple(tuple(groups) for groups in members.values() if len(groups) > 1)
+
+
+def _units(dataset: Dataset, alike: Alike) -> dict[str, str]:
+    """The unit of each group outside "test", named by its first group; UsageError when there is only one unit."""
+    units = _join(_divisible_groups(dataset), dataset, alike)
+    if len(set(units.values())) < 2:
+        raise UsageError(
+            f"look-alikes join all {len(units)} groups of dataset {dataset.name!r} into one",
+            fix="add images of other parts; or, where the groups are known to be different parts, give --groups-only",
+        )
+    return units
+
+
+def _join(groups: Counter[str], dataset: Dataset, alike: Alike) -> dict[str, str]:
+    names = sorted(groups)
+    place = {name: number for number, name in enumerate(names)}
+    group_of = {sample.name: sample.group for sample in dataset.samples if sample.group in place}
+    links = [[place[group_of[name]] for name in members if name in group_of] for members in alike]
+    unit = {i: names[together[0]] for together in joined(len(names), filter(None, links)) for i in together}
+    return {name: unit.get(number, name) for number, name in enumerate(names)}
+
+
+def _unit_counts(dataset: Dataset, units: dict[str, str]) -> tuple[Counter[str], Counter[str]]:
+    """Samples, and defective samples, per unit."""
+    inside = [sample for sample in dataset.samples if sample.group in units]
+    counts = Counter(units[sample.group] for sample in inside)
+    return counts, Counter(units[sample.group] for sample in inside if sample.defect_classes)
+
+
+def _draw(counts: Counter[str], target: float, rng: np.random.Generator) -> tuple[str, ...]:
+    """Units in random order, each taken when it brings the number of samples nearer to the target."""
+    order: list[str] = rng.permutation(sorted(counts)).tolist()
+    chosen, held = [order[0]], counts[order[0]]
+    for unit in order[1:-1]:
+        if abs(held + counts[unit] - target) < abs(held - target):
+            chosen.append(unit)
+            held += counts[unit]
     return tuple(sorted(chosen))
 
 

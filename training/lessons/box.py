@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from training.lessons.box_assign import detection_loss
 from training.lessons.box_crops import BoxCrops, BoxSupply
-from training.lessons.pictures import Picture
+from training.lessons.pictures import Picture, as_planes
 from training.metrics import Scored, mean_average_precision
 from training.models.candidates import Candidates
 from training.models.detect_net import DetectNet, decode, flatten
@@ -63,8 +63,7 @@ def box_figures(
 
 def _scored(net: nn.Module, picture: Picture, answer: Callable[[nn.Module, Tensor], Candidates]) -> Scored:
     device = next(net.parameters()).device
-    planes = picture.image[None] if picture.image.ndim == 2 else picture.image.transpose(2, 0, 1)
-    image = torch.from_numpy(np.ascontiguousarray(planes))[None].to(device).float() / 255
+    image = as_planes(picture.image)[None].to(device).float() / 255
     image = nn.functional.pad(image, (0, -image.shape[3] % 32, 0, -image.shape[2] % 32), mode="replicate")
     found = answer(net, image.to(memory_format=torch.channels_last))
     boxes, scores, labels = (out[0].cpu().numpy() for out in found)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from training.lessons.pictures import Floats, Picture, Turns, draw_matrix, photometry, warped
+from training.lessons.pictures import Floats, Picture, Turns, as_planes, draw_matrix, photometry, warped
 
 # Beyond the picture its last row and column are repeated, as the runtime pads frames.  A mirrored border would show
 # defects without labels.
@@ -50,8 +50,7 @@ class BoxCrops(IterableDataset):  # type: ignore[type-arg]
             crop = draw_mosaic(self.supply, labelled, rng) if rng.random() < self.supply.mosaic else None
             crop = crop or draw_crop(self.supply, labelled, rng)
             image = light(image=crop.image)["image"]
-            planes = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
-            yield torch.from_numpy(np.ascontiguousarray(planes)), torch.from_numpy(_padded(crop.labels))
+            yield as_planes(image), torch.from_numpy(_padded(crop.labels))
 
 
 def _padded(labels: Floats) -> Floats:

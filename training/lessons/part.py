@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.lessons.part_crops import PartCrops, PartSupply
-from training.lessons.pictures import Picture
+from training.lessons.pictures import Picture, as_planes
 from training.metrics import area_under_roc
 from training.models.part_net import PartNet, pool
 
@@ -61,7 +61,6 @@ class PartLesson:
         return {"images": len(pictures), "auroc": area_under_roc(scores, defective), "accuracy": right}
 
     def _score(self, net: nn.Module, picture: Picture, device: torch.device) -> Tensor:
-        planes = picture.image[None] if picture.image.ndim == 2 else picture.image.transpose(2, 0, 1)
-        image = torch.from_numpy(np.ascontiguousarray(planes))[None].to(device).float() / 255
+        image = as_planes(picture.image)[None].to(device).float() / 255
         image = functional.interpolate(image, self.supply.size, mode="bilinear", align_corners=False)
         return pool(net(image.to(memory_format=torch.channels_last))).sigmoid().max()

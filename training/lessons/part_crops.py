@@ -13,7 +13,7 @@ from torch.utils.data import IterableDataset
 
 from datasets.synth.casting_defects import CastingDefectStyle, inject_casting_defects
 from datasets.synth.casting_shams import inject_shams
-from training.lessons.pictures import Floats, Picture, Turns, draw_matrix, photometry, warped
+from training.lessons.pictures import Floats, Picture, Turns, as_planes, draw_matrix, photometry, warped
 from training.models.part_net import STRIDE
 
 UNKNOWN = -1.0  # in a target: nobody knows
@@ -116,8 +116,7 @@ def as_crop(
     if mask is not None:
         mask = np.asarray(cv2.warpAffine(mask, matrix, supply.size[::-1], flags=cv2.INTER_LINEAR), np.uint8)
     places = _places(seen, mask, supply)
-    planes = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
-    return torch.from_numpy(np.ascontiguousarray(planes)), torch.from_numpy(picture.present), torch.from_numpy(places)
+    return as_planes(image), torch.from_numpy(picture.present), torch.from_numpy(places)
 
 
 def _places(picture: Picture, mask: NDArray[np.uint8] | None, supply: PartSupply) -> Floats:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import albumentations as A  # noqa: N812
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from datasets.sample import Sample
@@ -53,6 +54,11 @@ def load_picture(sample: Sample, classes: tuple[str, ...], *, channels: int, shr
     )
     present = np.array([name in sample.defect_classes for name in classes], np.float32)
     return Picture(np.ascontiguousarray(image), labels, polygons, present, sample.group)
+
+
+def as_planes(image: Image) -> torch.Tensor:
+    """(H, W) or (H, W, 3) uint8 as a tensor (C, H, W) uint8."""
+    return torch.from_numpy(np.ascontiguousarray(image[None] if image.ndim == 2 else image.transpose(2, 0, 1)))
 
 
 def shrunk(image: Image, factor: int) -> Image:

@@ -48,11 +48,13 @@ def require_torchvision(module: str) -> ModuleType:
 
 def train_classifier(job: Job) -> Trained:
     """As ``part.train_classifier``, with a ResNet."""
+    require_torchvision("torchvision")  # before pictures are read
     return part.train_classifier(job, part.PartKind(PartResNet, "torchvision resnet18, to stage 3", LICENCE))
 
 
 def train_detector(job: Job) -> Trained:
     """As ``box.train_detector``, with FCOS."""
+    require_torchvision("torchvision")
     return box.train_detector(job, box.BoxKind(FcosLesson, _graph, "torchvision fcos resnet18 fpn", LICENCE))
 
 
