@@ -55,7 +55,7 @@ def choose_holdout(dataset: Dataset, fraction: float, *, seed: int, alike: Alike
     rng = np.random.default_rng(seed)
     draws = [_draw(counts, target, rng) for _ in range(_DRAWS)]
 
-    def distance(draw: Sequence[str]) -> float:
+    def distance(draw: tuple[str, ...]) -> float:
         return abs(sum(counts[u] for u in draw) - target) + abs(sum(defective[u] for u in draw) - wanted)
 
     chosen = set(min(draws, key=distance))

@@ -2,8 +2,9 @@
 
     python -m tools.benchmark MODEL [--data DATASET | --boards N] [--pairs N] [--rounds N] [--large PX]
 
-Frames lie in memory; what is timed is the path a station takes from frame to verdict.  The engines take turns round by
-round, so that a busy machine slows them alike.  INT8 is made here from MODEL and calibrated on frames that are not
+MODEL may be of any task; one that compares with a golden is timed on pairs.  Frames lie in memory; what is timed is the
+path a station takes from frame to verdict.  The engines take turns round by round, so that a busy machine slows them
+alike.  INT8 is made here from MODEL and calibrated on frames that are not
 timed.  Ultralytics' own predict of an n-size model joins in when that package is installed.
 """
 
@@ -22,18 +23,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.manifest import open_dataset
-from datasets.sample import load_grey
+from datasets.sample import Sample, load_grey
 from datasets.synth.boards import generate_pair
 from datasets.synth.camera import CameraModel
-from inspection.detector import Detector
-from inspection.errors import InspectionError
+from inspection.detector import as_batch
+from inspection.errors import InspectionError, UsageError
 from inspection.golden import GoldenTemplate, RegistrationLimits, lay_over, register
-from inspection.inspect_frame import inspect_frame
-from inspection.model import LoadedModel, load_model
+from inspection.images import read_image
+from inspection.inspect_frame import inspect_frame, open_detector
+from inspection.model import LoadedModel, ModelCard, load_model
 from inspection.predict import card_criteria
 from inspection.types import Verdict
 
 Image = NDArray[np.uint8]
+Pair = tuple[Image, Image | None]
 CALIBRATION_PAIRS = 48
 
 
@@ -57,13 +60,13 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="times each pair is judged")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-    timed, calibration = _pairs(args)
-    templates = [GoldenTemplate(golden) for _, golden in timed]
+    timed, calibration = _pairs(args, load_model(args.model).card)
+    templates = [None if golden is None else GoldenTemplate(golden) for _, golden in timed]
     with tempfile.TemporaryDirectory() as folder:
         engines = _engines(args.model, args.threads, calibration, Path(folder))
         results = _run(engines, timed, templates, args.rounds)
         print(
-            f"{platform.processor() or platform.machine()}, {args.threads} threads, {len(timed)} pairs x {args.rounds}"
+            f"{platform.processor() or platform.machine()}, {args.threads} threads, {len(timed)} frames x {args.rounds}"
         )
         _report(results)
         _report_throughput(args, calibration, Path(folder), timed, templates)
@@ -71,12 +74,18 @@ def main() -> int:
     return 0
 
 
-def _pairs(args: argparse.Namespace) -> tuple[list[tuple[Image, Image]], list[tuple[Image, Image]]]:
+def _pairs(args: argparse.Namespace, card: ModelCard) -> tuple[list[Pair], list[Pair]]:
+    """Frames with their goldens (None for a model that needs none): those to time, and those to calibrate INT8 on."""
     wanted = args.pairs + CALIBRATION_PAIRS
+    pairs: list[Pair]
     if args.data:
-        samples = [sample for sample in open_dataset(args.data).samples if sample.golden]
+        samples = [s for s in open_dataset(args.data).samples if s.golden or not card.golden_guided]
         chosen = [samples[i] for i in np.random.default_rng(0).permutation(len(samples))[:wanted]]
-        pairs = [(load_grey(sample.image), load_grey(sample.golden)) for sample in chosen if sample.golden]
+        pairs = [(_frame(s, card), load_grey(s.golden) if s.golden and card.golden_guided else None) for s in chosen]
+    elif not card.golden_guided:
+        raise UsageError(
+            f"model {card.name!r} compares with no golden: there is nothing to generate", fix="give --data"
+        )
     else:
         rng = np.random.default_rng(0)
         made = [
@@ -87,7 +96,11 @@ def _pairs(args: argparse.Namespace) -> tuple[list[tuple[Image, Image]], list[tu
     return pairs[cut:], pairs[:cut]
 
 
-def _engines(path: Path, threads: int, calibration: list[tuple[Image, Image]], folder: Path) -> dict[str, LoadedModel]:
+def _frame(sample: Sample, card: ModelCard) -> Image:
+    return load_grey(sample.image) if card.channels == 1 else read_image(sample.image)
+
+
+def _engines(path: Path, threads: int, calibration: list[Pair], folder: Path) -> dict[str, LoadedModel]:
     engines = {"onnxruntime fp32": load_model(path, threads=threads)}
     makers: dict[str, Callable[[], LoadedModel]] = {
         "onnxruntime int8": lambda: load_model(_int8(path, calibration, folder), threads=threads),
@@ -102,28 +115,31 @@ def _engines(path: Path, threads: int, calibration: list[tuple[Image, Image]], f
     return engines
 
 
-def _int8(path: Path, calibration: list[tuple[Image, Image]], folder: Path) -> Path:
+def _int8(path: Path, calibration: list[Pair], folder: Path) -> Path:
     from training.quantize import quantize
 
     target = folder / "int8.onnx"
     if not target.exists():
-        limits, laid = RegistrationLimits(), []
+        limits, feeds = RegistrationLimits(), []
         for frame, golden in calibration:
-            matrix = register(frame, GoldenTemplate(golden), limits).matrix
-            laid.append((frame, lay_over(golden, frame, matrix, (0, 0, frame.shape[1], frame.shape[0]))))
-        quantize(path, target, laid)
+            feed = {"image": as_batch(frame)}
+            if golden is not None:
+                matrix = register(frame, GoldenTemplate(golden), limits).matrix
+                feed["golden"] = as_batch(lay_over(golden, frame, matrix, (0, 0, frame.shape[1], frame.shape[0])))
+            feeds.append(feed)
+        quantize(path, target, feeds)
     return target
 
 
 def _run(
-    engines: dict[str, LoadedModel], pairs: list[tuple[Image, Image]], templates: list[GoldenTemplate], rounds: int
+    engines: dict[str, LoadedModel], pairs: list[Pair], templates: list[GoldenTemplate | None], rounds: int
 ) -> dict[str, Timings]:
     results = {name: Timings() for name in engines}
     limits = RegistrationLimits()
     for turn in range(rounds + 1):
         for name, model in engines.items():
             for (frame, _), template in zip(pairs, templates, strict=True):
-                detector, criteria = Detector(model, template, limits), card_criteria(model)
+                detector, criteria = open_detector(model, template, limits), card_criteria(model)
                 began = time.perf_counter()
                 seen = inspect_frame(frame, detector, criteria)
                 total = 1000 * (time.perf_counter() - began)
@@ -139,7 +155,7 @@ def _report(results: dict[str, Timings]) -> None:
     print(
         f"{'p50 / p99 ms':18s}"
         + "".join(f"{name:>16s}" for name in names)
-        + f"{'pairs/s':>9s}{'x fp32':>8s}{'flips':>7s}"
+        + f"{'frames/s':>9s}{'x fp32':>8s}{'flips':>7s}"
     )
     first = next(iter(results.values()))
     base = float(np.median(first.stages["total"]))
@@ -155,10 +171,10 @@ def _report(results: dict[str, Timings]) -> None:
 
 def _report_throughput(
     args: argparse.Namespace,
-    calibration: list[tuple[Image, Image]],
+    calibration: list[Pair],
     folder: Path,
-    pairs: list[tuple[Image, Image]],
-    templates: list[GoldenTemplate],
+    pairs: list[Pair],
+    templates: list[GoldenTemplate | None],
 ) -> None:
     """Pairs a second when each core judges frames of its own (one engine thread a worker), as two cameras would."""
     cv2.setNumThreads(1)
@@ -169,7 +185,7 @@ def _report_throughput(
         criteria = card_criteria(model)
         for _ in range(args.rounds):
             for (frame, _golden), template in list(zip(pairs, templates, strict=True))[number :: args.threads]:
-                inspect_frame(frame, Detector(model, template, limits), criteria)
+                inspect_frame(frame, open_detector(model, template, limits), criteria)
 
     print(f"throughput, {args.threads} workers of one thread each:")
     for name in workers[0]:
@@ -178,10 +194,10 @@ def _report_throughput(
             for done in [pool.submit(work, models[name], number) for number, models in enumerate(workers)]:
                 done.result()
             seconds = time.perf_counter() - began
-        print(f"{name:18s}{args.rounds * len(pairs) / seconds:9.1f} pairs/s")
+        print(f"{name:18s}{args.rounds * len(pairs) / seconds:9.1f} frames/s")
 
 
-def _report_ultralytics(pairs: list[tuple[Image, Image]], rounds: int) -> None:
+def _report_ultralytics(pairs: list[Pair], rounds: int) -> None:
     """An n-size YOLO without trained weights: its time does not depend on what it has learnt."""
     try:
         from ultralytics import YOLO, settings
@@ -192,7 +208,7 @@ def _report_ultralytics(pairs: list[tuple[Image, Image]], rounds: int) -> None:
     model, times = YOLO("yolo11n.yaml", verbose=False), []
     for turn in range(rounds + 1):
         for frame, _ in pairs:
-            colour = np.repeat(frame[:, :, None], 3, 2)
+            colour = np.repeat(frame[:, :, None], 3, 2) if frame.ndim == 2 else frame
             began = time.perf_counter()
             model.predict(colour, imgsz=640, device="cpu", verbose=False)
             if turn:

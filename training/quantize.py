@@ -23,7 +23,6 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from datasets.manifest import Dataset
 from datasets.sample import Sample, load_grey
-from inspection.detector import as_batch
 from inspection.errors import UsageError
 from inspection.golden import GoldenTemplate, RegistrationLimits
 from inspection.images import read_image
@@ -113,12 +112,7 @@ class _Listener:
         return self.session.run(names, feed)
 
 
-def quantize(source: Path, target: Path, pairs: Sequence[tuple[Image, Image]]) -> None:
-    """Write an INT8 copy of a golden-guided ``source``.  ``pairs``: frames (H, W) with their goldens laid over them."""
-    quantize_on(source, target, [{"image": as_batch(a), "golden": as_batch(b)} for a, b in pairs])
-
-
-def quantize_on(source: Path, target: Path, feeds: Sequence[Feed]) -> None:
+def quantize(source: Path, target: Path, feeds: Sequence[Feed]) -> None:
     """Write an INT8 copy of ``source``.  ``feeds``: its inputs uint8 (N, H, W, C) on typical frames, the calibration set.
 
     The last convolution of each head and everything after it stays in float32: their rounding would move scores and
@@ -291,7 +285,7 @@ def quantize_if_worth(source: Path, target: Path, dataset: Dataset, *, frames: i
     taught, new = sides(dataset, model.card)
     partial = target.with_name(target.name + ".partial")
     try:
-        quantize_on(source, partial, feeds_of(model, drawn(taught, CALIBRATION_FRAMES)))
+        quantize(source, partial, feeds_of(model, drawn(taught, CALIBRATION_FRAMES)))
         copy = load_model(partial)
         result = compare(model, copy, drawn(new, frames), rounds=rounds)
         note = f"{result.note()}; compared on {dataset.name} {dataset.version[:12]}"

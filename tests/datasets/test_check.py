@@ -17,7 +17,7 @@ Build, Gather = Callable[..., Sample], Callable[..., Dataset]
 def board(seed: int) -> np.ndarray:
     """A random pattern of blots, alike only to itself."""
     noise = np.random.default_rng(seed).standard_normal((128, 160)).astype(np.float32)
-    smooth = cv2.GaussianBlur(noise, (0, 0), 4)
+    smooth = cv2.GaussianBlur(noise, (0, 0), 5)
     return cv2.normalize(smooth, None, 20, 235, cv2.NORM_MINMAX).astype(np.uint8)
 
 
@@ -120,7 +120,7 @@ def test_duplicate_with_other_labels_is_an_error(make_sample: Build, gather: Gat
 CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "relit": lambda image: cv2.convertScaleAbs(image, alpha=0.8, beta=20),
     "smaller": lambda image: cv2.resize(image, (120, 96), interpolation=cv2.INTER_AREA),
-    "noisy": lambda image: np.clip(image + np.random.default_rng(5).normal(0, 15, image.shape), 0, 255).astype(
+    "noisy": lambda image: np.clip(image + np.random.default_rng(5).normal(0, 10, image.shape), 0, 255).astype(
         np.uint8
     ),
     "recompressed": lambda image: cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 30])[1], 0),
@@ -165,7 +165,7 @@ def test_what_all_images_share_makes_no_near_duplicates(make_sample: Build, gath
     """Photographs of one product from one place look alike; only real copies are reported."""
     product = board(0).astype(np.float32)
     images = [
-        np.clip(product + 0.2 * (board(i).astype(np.float32) - 128), 0, 255).astype(np.uint8) for i in range(1, 61)
+        np.clip(product + 0.4 * (board(i).astype(np.float32) - 128), 0, 255).astype(np.uint8) for i in range(1, 61)
     ]
     samples = [
         make_sample(f"s{i}", image=image, split="train" if i % 2 else "val")

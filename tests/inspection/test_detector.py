@@ -149,7 +149,8 @@ def test_findings_come_best_first_and_above_the_floor(demo_model: LoadedModel, d
     """The floor is the least score listed; a lower floor only adds findings."""
     frame, golden = spoil(demo_golden, somewhere(640, 640)), GoldenTemplate(demo_golden)
     lists = [
-        Detector(demo_model, golden, LIMITS).look(frame, floor=floor, clock=StageClock()).detections for floor in (0.5, 0.02)
+        Detector(demo_model, golden, LIMITS).look(frame, floor=floor, clock=StageClock()).detections
+        for floor in (0.5, 0.02)
     ]
     scores = [found.score for found in lists[1]]
     assert sorted(scores, reverse=True) == scores

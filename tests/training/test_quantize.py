@@ -11,6 +11,7 @@ import onnx  # noqa: E402
 
 from datasets.manifest import Dataset, Origin, load_dataset, make_dataset  # noqa: E402
 from datasets.sample import Sample  # noqa: E402
+from inspection.detector import as_batch  # noqa: E402
 from inspection.errors import UsageError  # noqa: E402
 from inspection.images import write_png  # noqa: E402
 from inspection.model import Calibration, LoadedModel, ModelCard, Task, TrainedOn, load_model  # noqa: E402
@@ -28,7 +29,6 @@ from training.quantize import (  # noqa: E402
     machine,
     quantize,
     quantize_if_worth,
-    quantize_on,
     sides,
 )
 
@@ -76,7 +76,7 @@ def pair(demo_model: LoadedModel, demo_golden: np.ndarray, tmp_path_factory: pyt
     """An INT8 copy of the demo model, calibrated on four crops of its golden."""
     crops = [np.ascontiguousarray(demo_golden[y : y + 128, x : x + 128]) for x in (0, 300) for y in (100, 400)]
     target = tmp_path_factory.mktemp("int8") / "model-int8.onnx"
-    quantize(demo_model.path, target, [(crop, crop) for crop in crops])
+    quantize(demo_model.path, target, [{"image": as_batch(crop), "golden": as_batch(crop)} for crop in crops])
     return target
 
 
@@ -133,7 +133,7 @@ def test_every_task_can_be_copied_and_answers_nearly_alike(
     """The copy judges frames it was not calibrated on with nearly the same scores."""
     model, target = load_model(models[task], threads=1), tmp_path / "int8.onnx"
     taught, new = sides(parts, model.card)
-    quantize_on(models[task], target, feeds_of(model, taught))
+    quantize(models[task], target, feeds_of(model, taught))
     result = compare(model, load_model(target, threads=1), new, rounds=1)
     assert (result.frames, result.machine) == (6, machine())
     assert result.worst_score_difference < 0.05
