@@ -30,9 +30,9 @@ LEAST_CORRELATION = 0.45
 # A smooth picture has few waves, and few waves agree by chance.  The agreement must stand out by this many standard
 # deviations of what chance gives; the best of 256 turns, over all pairs of 10,000 images, stays below 7.
 _LEAST_EVIDENCE = 8.0
-# Of frames of one board that lies a little differently each time no pair is linked once four ways of lying are taken
-# off; with the mean alone 1 pair in 150 would be.
-_ENOUGH_FOR_A_MEAN, _ENOUGH_FOR_WAYS, _WAYS = 50, 400, 4  # images, images, number
+# Of 60 to 200 frames of one board that lies a little differently each time, 0 to 2 pairs are linked once the mean and
+# eight ways of lying are taken off (mean alone: 30 to 940 pairs), and all mirrored or turned copies of a frame.
+_ENOUGH_FOR_A_MEAN, _ENOUGH_FOR_WAYS, _WAYS = 50, 400, 8  # images, images, number
 _SHARED = 0.1  # of the power of a picture, from which on it is one product from one place
 _SIDE, _WINDOW = 160, 64  # px of the picture that is looked at, and of the window its frame is found in
 _BLUR_PX = 3.0

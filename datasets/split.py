@@ -4,7 +4,7 @@ Groups that hold look-alikes of one another (``datasets/look_alikes.py``) are on
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -54,11 +54,7 @@ def choose_holdout(dataset: Dataset, fraction: float, *, seed: int, alike: Alike
     target, wanted = fraction * counts.total(), fraction * defective.total()
     rng = np.random.default_rng(seed)
     draws = [_draw(counts, target, rng) for _ in range(_DRAWS)]
-
-    def distance(draw: tuple[str, ...]) -> float:
-        return abs(sum(counts[u] for u in draw) - target) + abs(sum(defective[u] for u in draw) - wanted)
-
-    chosen = set(min(draws, key=distance))
+    chosen = set(min(draws, key=lambda draw: _miss(draw, counts, target) + _miss(draw, defective, wanted)))
     return tuple(sorted(group for group, unit in units.items() if unit in chosen))
 
 
@@ -88,8 +84,11 @@ def choose_folds(dataset: Dataset, folds: int, *, seed: int, alike: Alike = ()) 
 
 
 def with_look_alikes(dataset: Dataset, holdout: Sequence[str], alike: Alike) -> tuple[str, ...]:
-    """The groups of ``holdout``, sorted, and those that hold look-alikes of them.  Unknown groups stay as they are."""
-    units = _join(_divisible_groups(dataset), dataset, alike)
+    """The groups of ``holdout``, sorted, and those that hold look-alikes of them; unknown groups stay as they are.
+
+    UsageError as ``choose_holdout``.
+    """
+    units = _units(dataset, alike)
     taken = {units[group] for group in holdout if group in units}
     return tuple(sorted({*holdout, *(group for group, unit in units.items() if unit in taken)}))
 
@@ -127,6 +126,10 @@ def _unit_counts(dataset: Dataset, units: dict[str, str]) -> tuple[Counter[str],
     inside = [sample for sample in dataset.samples if sample.group in units]
     counts = Counter(units[sample.group] for sample in inside)
     return counts, Counter(units[sample.group] for sample in inside if sample.defect_classes)
+
+
+def _miss(draw: Iterable[str], counts: Counter[str], target: float) -> float:
+    return abs(sum(counts[unit] for unit in draw) - target)
 
 
 def _draw(counts: Counter[str], target: float, rng: np.random.Generator) -> tuple[str, ...]:

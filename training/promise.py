@@ -28,6 +28,7 @@ from inspection.errors import UsageError
 from training.metrics import Floats, clopper_pearson
 
 Count = Literal["groups", "parts"]
+ESCAPE_WEIGHT = 5.0  # of a share of defective parts that pass against the same share of good ones rejected
 Limits = tuple[tuple[float, float], ...]  # ng_score and review_score of each class
 
 
@@ -235,7 +236,7 @@ def _limits_of(
 ) -> tuple[float, float]:
     scores = parts.scores[:, index]
     bad, good = scores[parts.present[:, index]], scores[~parts.defective]
-    low, high = LEAST_SCORE if overkill is None else overkill.limit, escape.limit
+    low, high = LEAST_SCORE if overkill is None else overkill.limit, _ceiling(parts, wish, escape)
     if not parts.defective.any():
         return (_above(good, low),) * 2
     if not len(good):  # nothing speaks against the model's own limit but the promise
@@ -243,6 +244,15 @@ def _limits_of(
     if low < high:
         return (_lightest(bad, good, low, high, _weights(parts, wish)),) * 2
     return _ng_limit(bad, good, low), _review_limit(bad, good, high)
+
+
+def _ceiling(parts: Scores, wish: Wish, escape: Walk) -> float:
+    """The highest limit: the end of a proven walk; without a claim, what keeps the rate among these very parts, because
+    to spare the worst picture of every group could reject half of the good parts for nothing."""
+    if escape.proven or not parts.defective.any():
+        return escape.limit
+    ordered = np.sort(parts.scores[parts.defective].max(1))
+    return min(max(float(ordered[math.floor(wish.escape_rate * len(ordered))]), LEAST_SCORE), MOST_SCORE)
 
 
 def _above(good: Floats, low: float) -> float:
@@ -260,7 +270,7 @@ def _weights(parts: Scores, wish: Wish) -> tuple[float, float]:
     """What one defective part that passes and one good part that is rejected weigh."""
     bad, good = int(parts.defective.sum()), int((~parts.defective).sum())
     if wish.costs is None:
-        return 1 / bad, 1 / good
+        return ESCAPE_WEIGHT / bad, 1 / good
     share = bad / (bad + good) if wish.defect_rate is None else wish.defect_rate
     return wish.costs[0] * share / bad, wish.costs[1] * (1 - share) / good
 

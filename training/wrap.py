@@ -130,7 +130,7 @@ def _yolo_detect(request: Request, dataset: Dataset) -> Wrapped:
     yolo = importlib.import_module("training.trainers.ultralytics_yolo")
     with tempfile.TemporaryDirectory() as folder, yolo.offline(Path(folder)):
         net = yolo.load_net(request.checkpoint)
-        graph, classes = yolo.detect_graph(net, request.input_px or int(net.args["imgsz"]))
+        graph, classes = yolo.detect_graph(net, request.input_px or yolo.input_px(net))
     return Wrapped(graph, classes, _yolo_name(net), yolo.LICENCE)
 
 
@@ -139,7 +139,7 @@ def _yolo_classify(request: Request, dataset: Dataset) -> Wrapped:
     with tempfile.TemporaryDirectory() as folder, yolo.offline(Path(folder)):
         net = yolo.load_net(request.checkpoint)
         kept = _defects(tuple(net.names[number] for number in sorted(net.names)), request, dataset)
-        graph = yolo.classify_graph(net, request.input_px or int(net.args["imgsz"]), kept)
+        graph = yolo.classify_graph(net, request.input_px or yolo.input_px(net), kept)
     return Wrapped(graph, tuple(name for _, name in kept), _yolo_name(net), yolo.LICENCE)
 
 

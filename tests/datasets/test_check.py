@@ -149,6 +149,35 @@ def test_near_duplicates_on_one_side_are_no_finding(
     assert "near-duplicate-across-splits" not in kinds(gather(*samples))
 
 
+def test_turned_copies_across_a_split_are_one_finding(make_sample: Build, gather: Gather) -> None:
+    """A group of look-alikes is reported once, with all its names."""
+    copies = [board(3), np.ascontiguousarray(np.rot90(board(3))), np.ascontiguousarray(board(3)[::-1])]
+    samples = [make_sample(n, image=i, split=s) for n, i, s in zip("abc", copies, ("train", "val", "val"), strict=True)]
+    (finding,) = (f for f in check(gather(*samples)) if f.kind.startswith("near"))
+    assert (finding.kind, finding.samples) == ("near-duplicate-across-splits", ("a", "b", "c"))
+    assert "'train', 'val'" in finding.text
+
+
+def test_near_duplicates_labelled_differently(make_sample: Build, gather: Gather) -> None:
+    """One photograph that is good here and defective there, turned, is a warning; other boxes are none."""
+    first, second = make_sample("a", image=board(1)), make_sample("b", image=np.ascontiguousarray(board(1)[::-1]))
+    good = dataclasses.replace(second, labels=())
+    (finding,) = (f for f in check(gather(first, good)) if f.kind.startswith("near"))
+    assert (finding.severity, finding.kind) == ("warning", "near-duplicate-labelled-differently")
+    assert "1 without and 1 with a defect" in finding.text
+    scratched = dataclasses.replace(second, labels=(LabelledBox("scratch", (0, 0, 9, 9)),))
+    assert not any("near" in kind for kind in kinds(gather(first, scratched)))
+
+
+def test_look_alikes_of_an_unsplit_dataset_are_noted(make_sample: Build, gather: Gather) -> None:
+    """How many copies there are tells that a random split would leak."""
+    images = [board(1), board(2), np.ascontiguousarray(board(2)[:, ::-1]), CHANGES["relit"](board(2))]
+    dataset = gather(*[make_sample(name, image=image) for name, image in zip("abcd", images, strict=True)])
+    (note,) = (f for f in check(dataset) if f.kind == "look-alikes")
+    assert note.severity == "note"
+    assert note.text.startswith("3 of 4 samples fall into 1 group(s) of look-alikes (largest 3)")
+
+
 def test_golden_like_its_frame_is_no_duplicate(make_sample: Build, gather: Gather) -> None:
     """Goldens are not compared with frames."""
     a, b = make_sample("a", image=board(1), split="train"), make_sample("b", image=board(2), split="val")

@@ -121,6 +121,43 @@ def test_split_by_fraction(stored: Path, tmp_path: Path) -> None:
     assert {"train", "val"} == {sample.split for sample in load_dataset(tmp_path / "out").samples}
 
 
+@pytest.fixture
+def alike(tmp_path: Path, make_sample: Build, gather: Gather) -> Path:
+    """A written dataset of four groups; b is a mirrored, c an upside down."""
+    cells = np.random.default_rng(0).integers(0, 256, (2, 24, 24), dtype=np.uint8)
+    one, other = (np.ascontiguousarray(np.kron(c, np.ones((5, 5), np.uint8))) for c in cells)
+    images = {"a": one, "b": np.ascontiguousarray(one[:, ::-1]), "c": np.ascontiguousarray(one[::-1]), "d": other}
+    write_dataset(tmp_path / "alike", gather(*[make_sample(name, image=image) for name, image in images.items()]))
+    return tmp_path / "alike"
+
+
+def test_split_keeps_look_alikes_together(alike: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A group that is held out pulls along those with its look-alikes, and that is said."""
+    assert lineside("split", alike, "-o", tmp_path / "out", "--holdout", "b") == 0
+    assert [s.split for s in load_dataset(tmp_path / "out").samples] == ["val", "val", "val", "train"]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == [
+        "3 of 4 samples are in 1 group(s) of look-alikes",
+        "3 groups hold look-alikes of each other and are divided as 1",
+        "held out as well, for they hold look-alikes: a, c",
+    ]
+
+
+def test_split_by_groups_only(alike: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The search can be turned off."""
+    assert lineside("split", alike, "-o", tmp_path / "out", "--holdout", "b", "--groups-only") == 0
+    assert [s.split for s in load_dataset(tmp_path / "out").samples] == ["train", "val", "train", "train"]
+    assert "look-alikes were not looked for" in capsys.readouterr().out
+
+
+def test_split_into_folds(alike: Path, tmp_path: Path) -> None:
+    """Each fold is a dataset of its own; every group is val in one of them, look-alikes in the same one."""
+    assert lineside("split", alike, "-o", tmp_path / "out", "--folds", 2) == 0
+    folds = [load_dataset(tmp_path / "out" / f"fold{number}") for number in (1, 2)]
+    val = [{sample.name for sample in fold.samples if sample.split == "val"} for fold in folds]
+    assert sorted(val, key=len) == [{"d"}, {"a", "b", "c"}]
+
+
 def test_split_needs_one_way_to_choose(stored: Path, tmp_path: Path) -> None:
     """Neither or both of --holdout and --fraction is refused by the command line."""
     for words in ((), ("--holdout", "a", "--fraction", 0.5)):

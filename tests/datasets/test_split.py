@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -5,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datasets.manifest import Dataset, Digest, Origin
-from datasets.sample import Sample, Split
-from datasets.split import choose_holdout, split_by_group
+from datasets.sample import LabelledBox, Sample, Split
+from datasets.split import choose_folds, choose_holdout, joined_groups, split_by_group, with_look_alikes
 from inspection.errors import UsageError
 
 
@@ -103,3 +104,92 @@ def test_drawing_from_one_group_is_refused() -> None:
     """A fraction of a single group cannot be held out."""
     with pytest.raises(UsageError, match="other boards"):
         choose_holdout(dataset_of(("a", "")), 0.5, seed=0)
+
+
+def with_defects(dataset: Dataset, *names: str) -> Dataset:
+    box = (LabelledBox("open", (0, 0, 9, 9)),)
+    samples = tuple(replace(sample, labels=box if sample.name in names else ()) for sample in dataset.samples)
+    return replace(dataset, samples=samples)
+
+
+alike = st.lists(st.lists(st.integers(0, 59).map(str), min_size=2, max_size=3), max_size=3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(divisible, alike, st.floats(0.01, 0.99), st.integers(0, 2**32))
+def test_look_alikes_are_on_one_side(
+    members: list[tuple[str, Split]], links: list[list[str]], fraction: float, seed: int
+) -> None:
+    """Neither a group nor a link is torn; where links join everything, the split is refused."""
+    dataset = dataset_of(*members)
+    try:
+        divided = split_by_group(dataset, choose_holdout(dataset, fraction, seed=seed, alike=links))
+    except UsageError as refused:
+        assert "join all" in refused.what
+        return
+    assert all(len(splits) == 1 for splits in sides(divided).values())
+    split_of = {sample.name: sample.split for sample in divided.samples}
+    assert all(len({split_of[name] for name in link if name in split_of}) < 2 for link in links)
+
+
+@settings(max_examples=60, deadline=None)
+@given(divisible, alike, st.integers(2, 4), st.integers(0, 2**32))
+def test_every_group_is_held_out_in_one_fold(
+    members: list[tuple[str, Split]], links: list[list[str]], folds: int, seed: int
+) -> None:
+    """Folds are a partition of the groups, none is empty, and look-alikes are in one fold."""
+    dataset = dataset_of(*members)
+    try:
+        chosen = choose_folds(dataset, folds, seed=seed, alike=links)
+    except UsageError as refused:
+        assert refused.fix
+        return
+    assert sorted(group for fold in chosen for group in fold) == sorted({group for group, _ in members})
+    assert all(chosen)
+    fold_of = {group: number for number, fold in enumerate(chosen) for group in fold}
+    group_of = {sample.name: sample.group for sample in dataset.samples}
+    assert all(len({fold_of[group_of[name]] for name in link if name in group_of}) < 2 for link in links)
+    assert chosen == choose_folds(dataset, folds, seed=seed, alike=links)
+
+
+def test_share_of_defective_samples_is_kept() -> None:
+    """Twenty groups of five, four of them defective: val gets its share of good and of defective ones."""
+    dataset = dataset_of(*((str(i // 5), "") for i in range(100)))
+    dataset = with_defects(dataset, *map(str, range(20)))
+    for seed in range(5):
+        divided = split_by_group(dataset, choose_holdout(dataset, 0.25, seed=seed))
+        val = [sample for sample in divided.samples if sample.split == "val"]
+        assert (len(val), sum(bool(sample.defect_classes) for sample in val)) == (25, 5)
+
+
+def test_folds_have_equal_shares() -> None:
+    """Forty groups of two, half of them defective, in four folds."""
+    dataset = with_defects(dataset_of(*((str(i // 2), "") for i in range(80))), *map(str, range(40)))
+    defective = {sample.group for sample in dataset.samples if sample.labels}
+    folds = choose_folds(dataset, 4, seed=1)
+    assert [len(fold) for fold in folds] == [10] * 4
+    assert [len(defective & set(fold)) for fold in folds] == [5] * 4
+
+
+@pytest.mark.parametrize("folds", [-1, 0, 1, 3])
+def test_impossible_folds_are_refused(folds: int) -> None:
+    """There must be two folds or more, and a unit for each."""
+    dataset = dataset_of(("a", ""), ("b", ""), ("c", ""))
+    with pytest.raises(UsageError, match="folds cannot be made of 2 groups"):
+        choose_folds(dataset, folds, seed=0, alike=[["0", "2"]])
+
+
+def test_held_out_group_pulls_its_look_alikes_along() -> None:
+    """Links work through third groups; samples in "test" and unknown names join nothing."""
+    dataset = dataset_of(("a", ""), ("b", ""), ("c", ""), ("d", ""), ("t", "test"), ("e", ""))
+    links = [["0", "1"], ["2", "1"], ["3", "4"], ["4", "5"], ["9"]]
+    assert joined_groups(dataset, links) == (("a", "b", "c"),)
+    assert with_look_alikes(dataset, ["c"], links) == ("a", "b", "c")
+    assert with_look_alikes(dataset, ["d", "x"], links) == ("d", "x")
+
+
+def test_split_of_nothing_but_look_alikes_is_refused() -> None:
+    """Groups that all look alike cannot be divided; the way out is named."""
+    with pytest.raises(UsageError, match="join all 2 groups") as caught:
+        choose_holdout(dataset_of(("a", ""), ("b", "")), 0.5, seed=0, alike=[["0", "1"]])
+    assert "--groups-only" in caught.value.fix

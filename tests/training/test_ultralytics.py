@@ -178,6 +178,15 @@ def test_detector_exports_for_every_size(tasks: Any, tmp_path: Path) -> None:
         yolo.classify_graph(net, 64, ((0, "a"),))
 
 
+def test_file_of_another_kind_is_no_checkpoint(tasks: Any, tmp_path: Path) -> None:
+    """A file that is no checkpoint, or one of mere weights, is told by its name."""
+    (tmp_path / "text.pt").write_text("no net")
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "weights.pt")
+    for name in ("text.pt", "weights.pt"):
+        with pytest.raises(ModelError, match=f"{name} is no checkpoint of YOLO"):
+            yolo.load_net(tmp_path / name)
+
+
 def test_classifier_scores_as_yolo_does(tasks: Any, tmp_path: Path) -> None:
     """Scores are YOLO's own chances of the classes of defects, the map spans the image, and the file agrees."""
     torch.manual_seed(6)

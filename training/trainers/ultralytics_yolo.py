@@ -254,12 +254,25 @@ def _write_metrics(source: Path, target: Path, *, held_out: bool) -> None:
 
 
 def load_net(path: Path) -> Any:
-    """The net of a YOLO checkpoint, float32 on the CPU; within ``offline`` only.
+    """The net of a YOLO checkpoint, float32 on the CPU; within ``offline`` only.  ModelError when it is none.
 
     A checkpoint is a Python pickle: reading one runs what its maker put into it.
     """
-    net, _ = importlib.import_module("ultralytics.nn.tasks").load_checkpoint(path)
+    try:
+        net, _ = importlib.import_module("ultralytics.nn.tasks").load_checkpoint(path)
+        net.names = dict(net.names if isinstance(net.names, dict) else enumerate(net.names))
+    except Exception as error:  # a pickle may raise anything
+        told = (str(error).splitlines() or [""])[0][:120]
+        raise ModelError(
+            f"{path} is no checkpoint of YOLO ({type(error).__name__}: {told})", fix="give a .pt that ultralytics wrote"
+        ) from error
     return net.cpu().eval()
+
+
+def input_px(net: Any) -> int:
+    """The side that images were resized to when a net was trained."""
+    side = net.args.get("imgsz", 640)
+    return int(max(side)) if isinstance(side, list | tuple) else int(side)
 
 
 def detect_graph(net: Any, side: int) -> tuple[DenseGraph, tuple[str, ...]]:
