@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+LEAST_STEP = 0.5  # log-odds above the highest score of a good part
 RECALL_POINTS = np.linspace(0, 1, 101)
 COCO_IOUS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 
@@ -132,12 +133,12 @@ def area_under_roc(scores: Floats, defective: NDArray[np.bool_]) -> float:
 def middle_threshold(scores: Floats, defective: NDArray[np.bool_]) -> float:
     """The threshold with the fewest wrong parts, in the middle between the two scores it lies between, as log-odds.
 
-    Of several equally good ones the lowest: an escape costs more than an overkill.  Without defective parts it lies as
-    far above the highest good score as that lies above the median (in log-odds): a first guess, not a promise.
+    Of several equally good ones the lowest: an escape costs more than an overkill.  Without defective parts it lies half
+    as far above the highest good score as that lies above the median, and a step at least: a first guess, no promise.
     """
     odds = np.log(np.clip(scores, 1e-6, 1 - 1e-6) / (1 - np.clip(scores, 1e-6, 1 - 1e-6)))
     if not defective.any():
-        chosen = float(odds.max() + 0.5 * (odds.max() - np.median(odds))) if len(odds) else 0.0
+        chosen = float(odds.max() + max(LEAST_STEP, 0.5 * (odds.max() - np.median(odds)))) if len(odds) else 0.0
     elif defective.all():
         chosen = float(odds.min())
     else:
