@@ -25,7 +25,7 @@ from training.models.part_net import STRIDE
 from training.trainers import Job, Trained, box, part
 
 LICENCE = "BSD-3-Clause (torchvision)"
-WIDTH = 96  # of pyramid and head; a multiple of 32, which the head's group norm asks for
+WIDTH = 64  # of pyramid and head; a multiple of 32, which the head's group norm asks for
 ANSWERS = ("cls_logits", "bbox_regression", "bbox_ctrness")  # what torchvision's head calls them
 STAGES = {4: (1, 2, 3, 4), 8: (2, 3, 4)}  # stages of the ResNet that the pyramid takes, by the finest stride in px
 
