@@ -32,10 +32,12 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class CountRow:
-    """Samples and boxes of one split or group; ``boxes`` in the order of the dataset's classes."""
+    """Samples of one split or group, the good ones among them, and marks in the order of the dataset's classes: boxes,
+    and images of a class as a whole that have no box of it."""
 
     key: str
     samples: int
+    good: int
     boxes: tuple[int, ...]
 
 
@@ -84,9 +86,18 @@ def _count(dataset: Dataset, key: Callable[[Sample], str]) -> tuple[CountRow, ..
         members[key(sample)].append(sample)
     rows = []
     for name, samples in sorted(members.items()):
-        boxes = Counter(label.defect_class for sample in samples for label in sample.labels)
-        rows.append(CountRow(name, len(samples), tuple(boxes[name] for name in dataset.classes)))
+        marks = Counter(name for sample in samples for name in _marks(sample))
+        good = sum(not sample.defective for sample in samples)
+        rows.append(CountRow(name, len(samples), good, tuple(marks[name] for name in dataset.classes)))
     return tuple(rows)
+
+
+def _marks(sample: Sample) -> Iterator[str]:
+    """The class of each box, and the class of the whole image where no box shows it."""
+    boxed = [label.defect_class for label in sample.labels]
+    yield from boxed
+    if sample.image_class and sample.image_class not in boxed:
+        yield sample.image_class
 
 
 def _look_at_all(dataset: Dataset) -> list[_Look]:
@@ -161,11 +172,11 @@ def _class_findings(dataset: Dataset) -> Iterator[Finding]:
     rows = [row for row in count_by_split(dataset) if row.key]
     for number, name in enumerate(dataset.classes):
         if not any(row.boxes[number] for row in count_by_split(dataset)):
-            yield Finding("warning", "class-empty", f"class {name!r} has no box in the whole dataset")
+            yield Finding("warning", "class-empty", f"class {name!r} is shown by no sample of the whole dataset")
             continue
         for row in rows:
             if not row.boxes[number]:
-                text = f"class {name!r} has no box in split {row.key!r} ({row.samples} samples)"
+                text = f"class {name!r} is shown by no sample in split {row.key!r} ({row.samples} samples)"
                 yield Finding("warning", "class-missing-in-split", text)
 
 

@@ -17,7 +17,14 @@ from datasets.importers import IMPORTERS, open_importer, require_importer
 from datasets.look_alikes import look_alike_groups
 from datasets.manifest import Dataset, Origin, changed_files, make_dataset, open_dataset, write_dataset
 from datasets.sample import LabelledBox, Sample, load_grey
-from datasets.split import choose_folds, choose_holdout, joined_groups, split_by_group, with_look_alikes
+from datasets.split import (
+    choose_folds,
+    choose_holdout,
+    joined_groups,
+    split_by_group,
+    with_joined_groups,
+    with_look_alikes,
+)
 from inspection.errors import UsageError
 from inspection.images import IMAGE_SUFFIXES, Image, write_png
 
@@ -115,7 +122,12 @@ def _check(args: argparse.Namespace) -> int:
 def _report(dataset: Dataset, findings: Sequence[Finding]) -> dict[str, object]:
     def rows(counts: Sequence[CountRow]) -> list[dict[str, object]]:
         return [
-            {"name": row.key, "samples": row.samples, "boxes": dict(zip(dataset.classes, row.boxes, strict=True))}
+            {
+                "name": row.key,
+                "samples": row.samples,
+                "good": row.good,
+                "boxes": dict(zip(dataset.classes, row.boxes, strict=True)),
+            }
             for row in counts
         ]
 
@@ -130,12 +142,12 @@ def _report(dataset: Dataset, findings: Sequence[Finding]) -> dict[str, object]:
 
 
 def _table(title: str, dataset: Dataset, rows: Sequence[CountRow]) -> Iterator[str]:
-    """Samples and boxes per class, one line a row, a sum below; very many rows are shortened."""
+    """Samples, good ones and marks per class, one line a row, a sum below; very many rows are shortened."""
     total = tuple(sum(row.boxes[i] for row in rows) for i in range(len(dataset.classes)))
-    cells = [(title, "samples", *dataset.classes)]
-    cells += [(row.key or "(none)", str(row.samples), *map(str, row.boxes)) for row in rows[:_GROUPS]]
-    cells += [(f"({len(rows) - _GROUPS} more)", *[""] * (1 + len(total)))] * (len(rows) > _GROUPS)
-    cells += [("all", str(len(dataset.samples)), *map(str, total))]
+    cells = [(title, "samples", "good", *dataset.classes)]
+    cells += [(row.key or "(none)", str(row.samples), str(row.good), *map(str, row.boxes)) for row in rows[:_GROUPS]]
+    cells += [(f"({len(rows) - _GROUPS} more)", *[""] * (2 + len(total)))] * (len(rows) > _GROUPS)
+    cells += [("all", str(len(dataset.samples)), str(sum(row.good for row in rows)), *map(str, total))]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for first, *others in cells:
         yield "  ".join([first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(others, widths[1:], strict=True))])
@@ -179,9 +191,10 @@ def _split(args: argparse.Namespace) -> int:
         targets = [(args.output, with_look_alikes(dataset, args.holdout, alike))]
     else:
         targets = [(args.output, choose_holdout(dataset, args.fraction, seed=args.seed, alike=alike))]
-    written = [
-        (folder, holdout, write_dataset(folder, split_by_group(dataset, holdout))) for folder, holdout in targets
-    ]
+    written = []
+    for folder, holdout in targets:
+        divided = with_joined_groups(split_by_group(dataset, holdout), alike)
+        written.append((folder, holdout, write_dataset(folder, divided)))
     print("\n".join(_look_alike_lines(dataset, alike, args)))
     for folder, holdout, divided in written:
         print(f"{folder}: {len(divided.samples)} samples, version {divided.version}")
@@ -197,7 +210,8 @@ def _look_alike_lines(dataset: Dataset, alike: Sequence[Sequence[str]], args: ar
         return
     joined = joined_groups(dataset, alike)
     yield f"{sum(map(len, alike))} of {len(dataset.samples)} samples are in {len(alike)} group(s) of look-alikes"
-    yield f"{sum(map(len, joined))} groups hold look-alikes of each other and are divided as {len(joined)}"
+    if joined:
+        yield f"{sum(map(len, joined))} groups hold look-alikes of each other and become {len(joined)}"
     pulled = sorted(set(with_look_alikes(dataset, args.holdout or (), alike)) - set(args.holdout or ()))
     if pulled:
         yield f"held out as well, for they hold look-alikes: {_some(pulled)}"

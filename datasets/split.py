@@ -101,6 +101,14 @@ def joined_groups(dataset: Dataset, alike: Alike) -> tuple[tuple[str, ...], ...]
     return tuple(tuple(groups) for groups in members.values() if len(groups) > 1)
 
 
+def with_joined_groups(dataset: Dataset, alike: Alike) -> Dataset:
+    """The dataset with one group, named by the first, where look-alikes join several: what shows one photograph is not
+    independent, and whoever counts groups must not count it twice.  Samples in "test" keep their groups."""
+    units = _join(_divisible_groups(dataset), dataset, alike)
+    samples = tuple(replace(sample, group=units.get(sample.group, sample.group)) for sample in dataset.samples)
+    return Dataset(dataset.name, dataset.classes, samples, dataset.digests, dataset.origin)
+
+
 def _units(dataset: Dataset, alike: Alike) -> dict[str, str]:
     """The unit of each group outside "test", named by its first group; UsageError when there is only one unit."""
     units = _join(_divisible_groups(dataset), dataset, alike)

@@ -91,8 +91,8 @@ def test_class_without_samples_is_a_warning(make_sample: Build, gather: Gather) 
     val = dataclasses.replace(make_sample("b", image=board(2), split="val"), labels=())
     texts = [finding.text for finding in check(gather(train, val)) if finding.kind.startswith("class")]
     assert texts == [
-        "class 'scratch' has no box in split 'val' (1 samples)",
-        "class 'dent' has no box in the whole dataset",
+        "class 'scratch' is shown by no sample in split 'val' (1 samples)",
+        "class 'dent' is shown by no sample of the whole dataset",
     ]
 
 
@@ -224,11 +224,11 @@ def test_errors_come_first(make_sample: Build, gather: Gather) -> None:
 
 
 def test_counts(make_sample: Build, gather: Gather) -> None:
-    """Samples and boxes are counted per split and per group, boxes in the order of the classes."""
+    """Samples, good ones and boxes are counted per split and per group, boxes in the order of the classes."""
     empty = dataclasses.replace(make_sample("c", group="x", split="val"), labels=())
     dataset = gather(make_sample("a", group="x", split="train"), make_sample("b", group="y", split="train"), empty)
-    assert count_by_split(dataset) == (CountRow("train", 2, (2, 2)), CountRow("val", 1, (0, 0)))
-    assert count_by_group(dataset) == (CountRow("x", 2, (1, 1)), CountRow("y", 1, (1, 1)))
+    assert count_by_split(dataset) == (CountRow("train", 2, 0, (2, 2)), CountRow("val", 1, 1, (0, 0)))
+    assert count_by_group(dataset) == (CountRow("x", 2, 1, (1, 1)), CountRow("y", 1, 0, (1, 1)))
 
 
 def test_dataset_without_samples_can_be_checked() -> None:

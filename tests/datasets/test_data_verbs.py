@@ -72,7 +72,7 @@ def test_check_prints_tables_and_findings(stored: Path, capsys: pytest.CaptureFi
     """A dataset without errors exits 0 and shows counts per split and group."""
     assert lineside("check", stored) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert ["split", "samples", "scratch", "dent"] in [line.split() for line in lines]
+    assert ["split", "samples", "good", "scratch", "dent"] in [line.split() for line in lines]
     assert ["(none)", "2", "2", "2"] in [line.split() for line in lines]
     assert lines[-1] == "0 error(s), 0 warning(s), 1 note(s)"
 
@@ -83,7 +83,7 @@ def test_check_exits_1_on_errors(stored: Path, capsys: pytest.CaptureFixture[str
     assert lineside("check", stored, "--json") == 1
     document = json.loads(capsys.readouterr().out)
     assert document["findings"][0]["samples"] == ["a"]
-    assert document["groups"][0] == {"name": "a", "samples": 1, "boxes": {"scratch": 1, "dent": 1}}
+    assert document["groups"][0] == {"name": "a", "samples": 1, "good": 0, "boxes": {"scratch": 1, "dent": 1}}
 
 
 def test_check_shortens_long_lists(
@@ -112,7 +112,7 @@ def test_split_by_holdout(stored: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert lineside("split", stored, "-o", tmp_path / "out", "--holdout", "b") == 0
     assert [sample.split for sample in load_dataset(tmp_path / "out").samples] == ["train", "val"]
     assert version == load_dataset(stored).version
-    assert ["val", "1", "1", "1"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["val", "1", "0", "1", "1"] in [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
 def test_split_by_fraction(stored: Path, tmp_path: Path) -> None:
@@ -135,10 +135,11 @@ def test_split_keeps_look_alikes_together(alike: Path, tmp_path: Path, capsys: p
     """A group that is held out pulls along those with its look-alikes, and that is said."""
     assert lineside("split", alike, "-o", tmp_path / "out", "--holdout", "b") == 0
     assert [s.split for s in load_dataset(tmp_path / "out").samples] == ["val", "val", "val", "train"]
+    assert len({s.group for s in load_dataset(tmp_path / "out").samples}) == 2  # so that nobody counts a photograph twice
     lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == [
         "3 of 4 samples are in 1 group(s) of look-alikes",
-        "3 groups hold look-alikes of each other and are divided as 1",
+        "3 groups hold look-alikes of each other and become 1",
         "held out as well, for they hold look-alikes: a, c",
     ]
 
