@@ -98,7 +98,8 @@ lineside("train", "anomaly", "--data", work / "parts", "-o", work / "anomaly", *
 lineside("train", "classify", "--data", work / "parts", "-o", work / "classify", "--hold-out", *held, *tiny)
 model = work / "classify" / "model.onnx"
 lineside("evaluate", model, work / "parts", "--html", work / "report.html", "--allow-leak")
-lineside("calibrate", model, work / "parts", "--split", "all", "--groups", *held, "--escape-rate", 0.5, "-o", work / "limits.onnx", allowed=(0, 1))
+lineside("calibrate", model, work / "parts", "--split", "all", "--groups", *held, "--escape-rate", 0.5,
+         "-o", work / "limits.onnx", allowed=(0, 1))
 lineside("predict", model, "--data", work / "parts", "-o", work / "out.json")
 assert len(json.loads((work / "out.json").read_text())) == 12
 """

@@ -73,7 +73,7 @@ def test_check_prints_tables_and_findings(stored: Path, capsys: pytest.CaptureFi
     assert lineside("check", stored) == 0
     lines = capsys.readouterr().out.splitlines()
     assert ["split", "samples", "good", "scratch", "dent"] in [line.split() for line in lines]
-    assert ["(none)", "2", "2", "2"] in [line.split() for line in lines]
+    assert ["(none)", "2", "0", "2", "2"] in [line.split() for line in lines]
     assert lines[-1] == "0 error(s), 0 warning(s), 1 note(s)"
 
 
