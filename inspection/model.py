@@ -84,7 +84,9 @@ class Calibration(BaseModel):
     good: int = Field(ge=0)
     good_units: int = Field(default=0, ge=0, description="groups or parts that the overkill claim rests on")
     overkill: int = Field(ge=0)
-    overkill_rate: float | None = Field(default=None, description="the overkill rate that was asked for; none: none was")
+    overkill_rate: float | None = Field(
+        default=None, description="the overkill rate that was asked for; none: none was"
+    )
     overkill_bound: float | None = None
     review: int = Field(default=0, ge=0, description="parts in the review band")
     errors: int = Field(default=0, ge=0, description="parts that could not be judged")

@@ -135,7 +135,9 @@ def test_split_keeps_look_alikes_together(alike: Path, tmp_path: Path, capsys: p
     """A group that is held out pulls along those with its look-alikes, and that is said."""
     assert lineside("split", alike, "-o", tmp_path / "out", "--holdout", "b") == 0
     assert [s.split for s in load_dataset(tmp_path / "out").samples] == ["val", "val", "val", "train"]
-    assert len({s.group for s in load_dataset(tmp_path / "out").samples}) == 2  # so that nobody counts a photograph twice
+    assert (
+        len({s.group for s in load_dataset(tmp_path / "out").samples}) == 2
+    )  # so that nobody counts a photograph twice
     lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == [
         "3 of 4 samples are in 1 group(s) of look-alikes",
