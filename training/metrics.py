@@ -150,6 +150,21 @@ def middle_threshold(scores: Floats, defective: NDArray[np.bool_]) -> float:
     return float(np.clip(1 / (1 + np.exp(-chosen)), 0.02, 0.99))
 
 
+def balanced_threshold(scores: Floats, defective: NDArray[np.bool_]) -> float:
+    """The threshold as many standard deviations above the mean good part as below the mean defective one, in log-odds.
+
+    For parts that were learnt from: their few outliers were learnt by heart and say less than how the sides spread.
+    ``middle_threshold`` where a side has fewer than two parts.
+    """
+    odds = np.log(np.clip(scores, 1e-6, 1 - 1e-6) / (1 - np.clip(scores, 1e-6, 1 - 1e-6)))
+    sides = [odds[~defective], odds[defective]]
+    if min(map(len, sides)) < 2:
+        return middle_threshold(scores, defective)
+    (good, bad), (narrow, wide) = [side.mean() for side in sides], [side.std() + 1e-3 for side in sides]
+    chosen = (good * wide + bad * narrow) / (narrow + wide)
+    return float(np.clip(1 / (1 + np.exp(-chosen)), 0.02, 0.99))
+
+
 def clopper_pearson(events: int, trials: int, *, confidence: float = 0.95) -> tuple[float, float]:
     """Exact two-sided interval for a proportion (Clopper and Pearson 1934); (0, 1) without trials."""
     from scipy.stats import beta

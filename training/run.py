@@ -8,6 +8,8 @@ from contextlib import nullcontext, redirect_stderr
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from datasets.manifest import Dataset, open_dataset
 from datasets.sample import Sample, load_grey
 from datasets.split import choose_holdout
@@ -19,7 +21,7 @@ from training.config import TrainConfig
 from training.curves import draw_curves
 from training.evaluate import Evaluation, as_json, as_text, evaluate
 from training.export import check_parity, current_commit, export_onnx, write_card
-from training.metrics import middle_threshold
+from training.metrics import balanced_threshold, middle_threshold
 from training.train import is_first_process
 from training.trainers import Image, Job, Trained, open_trainer
 
@@ -36,6 +38,7 @@ def run_training(config: TrainConfig) -> Path:
         )
     dataset = open_dataset(config.data) if config.data else None
     trainer = open_trainer(config.trainer, config.product)
+    torch.manual_seed(config.seed)  # of the initial weights; the loop seeds what each process draws
     taught, held_out = _sides(dataset, config)
     with nullcontext() if is_first_process() else redirect_stderr(io.StringIO()):  # each would say the same
         made = trainer(Job(config, _occurring(dataset), taught, held_out))
@@ -187,7 +190,7 @@ def _from_taught(path: Path, card: ModelCard, taught: tuple[Sample, ...]) -> Mod
     """A threshold between the parts that were learnt from: their defective ones score too well, so it is a first guess."""
     step = max(1, len(taught) // TAUGHT_LOOKED_AT)
     result = evaluate(load_model(path), taught[::step], [], None)
-    threshold = middle_threshold(*result.part_scores())
+    threshold = balanced_threshold(*result.part_scores())
     source = f"{len(result.cases)} parts that were learnt from: nothing was held out, not calibrated"
     return card.model_copy(update={"threshold": threshold, "threshold_from": source})
 

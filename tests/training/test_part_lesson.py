@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch", reason='needs torch: pip install "lineside[
 from training.lessons.part import PartLesson  # noqa: E402
 from training.lessons.part_crops import UNKNOWN, PartCrops, PartSupply  # noqa: E402
 from training.lessons.pictures import Picture, Turns  # noqa: E402
-from training.metrics import area_under_roc, middle_threshold  # noqa: E402
+from training.metrics import area_under_roc, balanced_threshold, middle_threshold  # noqa: E402
 from training.models.part_net import STRIDE, PartNet, pool  # noqa: E402
 
 NO_BOX = np.zeros((0, 5), np.float32)
@@ -110,3 +110,12 @@ def test_threshold_lies_in_the_middle_of_the_gap() -> None:
     assert middle_threshold(scores, bad) == pytest.approx(0.5)
     assert middle_threshold(scores[:2], bad[:2]) > 0.02
     assert 0.02 <= middle_threshold(scores[2:], bad[2:]) < 0.99
+
+
+def test_balanced_threshold_heeds_how_the_sides_spread() -> None:
+    """It lies nearer to the side that spreads less, and one outlier does not drag it along; one part a side is enough."""
+    odds = np.array([-3.0, -2.9, -3.1, -3.0, 2.0, 6.0, 4.0, 8.0])
+    scores, bad = 1 / (1 + np.exp(-odds)), np.array([False] * 4 + [True] * 4)
+    chosen = balanced_threshold(scores, bad)
+    assert -3 < np.log(chosen / (1 - chosen)) < 0
+    assert 0.02 <= balanced_threshold(scores[[0, 7]], bad[[0, 7]]) <= 0.99
