@@ -69,7 +69,7 @@ def draw_casting(number: int, defects: int) -> tuple[Any, int]:
     from datasets.synth.castings import generate_casting
 
     style = CastingDefectStyle(size=1.5, contrast=(0.5, 1.0))
-    rng = np.random.default_rng([CASTING, 5000 + number])
+    rng = np.random.default_rng([CASTING, 5028 + number])
     image, made = generate_casting(rng, draw_product(CASTING), defects=defects, style=style)
     return image, len(made)
 

@@ -21,7 +21,8 @@ from tools.demo import draw_casting
 
 RECIPES = Path(__file__).resolve().parent.parent / "deploy" / "recipes"
 CAMERA = CameraModel(shift_px=12, rotate_deg=1.0, scale=0.01)
-FRAMES = (("good", 0, 51), ("two-defects", 2, 52), ("four-defects", 4, 53))
+NAMES = (("good", 0), ("two-defects", 2), ("four-defects", 4))
+SEEDS = {"pcb": (51, 52, 53), "casting": (24, 26, 28)}
 
 
 def make(product: str, model: Path) -> int:
@@ -34,7 +35,7 @@ def make(product: str, model: Path) -> int:
         golden, frames = Path(scratch) / "golden.png", []
         board = draw_board(np.random.default_rng(3))
         write_png(golden, board)
-        for name, defects, seed in FRAMES:
+        for (name, defects), seed in zip(NAMES, SEEDS[product], strict=True):
             frames.append(Path(scratch) / f"{name}.png")
             rng = np.random.default_rng(seed)
             image = (
