@@ -39,6 +39,9 @@ class Lesson(Protocol):
     def losses(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Named losses of a batch, on the net's device; their sum is made small."""
 
+    def progress(self, done: float) -> None:
+        """Told before each step which share of the run is done, 0..1; the stream may change with it."""
+
     def validate(self, net: nn.Module, *, quick: bool) -> dict[str, float]:
         """Figures on held-out samples, empty when there are none.  The ones to quote come from `lineside evaluate`."""
 
@@ -135,6 +138,7 @@ def _loop(state: RunState, learner: nn.Module, loader: Iterable[Batch], watch: _
     window: list[dict[str, float]] = []
     batches = iter(loader)
     while done < 1.0:
+        watch.lesson.progress(done)
         losses = _step(state, learner, next(batches), watch.lesson, _learning_rate(config, done))
         if not all(math.isfinite(loss) for loss in losses.values()):
             raise UsageError(

@@ -1,5 +1,7 @@
 """What the part net is taught: which parts are good, and where the defect is as far as somebody knows."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -48,6 +50,14 @@ def test_injected_defects_are_marked_where_they_are() -> None:
     assert len(defective) > 10
     assert all((places == 1).any() for places in defective)
     assert all((places == 0).all() for places in good)
+
+
+def test_injected_defects_stop_when_the_run_is_so_far() -> None:
+    """After the share ``inject_until`` of a run every crop is a picture as it was labelled."""
+    store = replace(supply(part(150, 0.0), part(200, 1.0), injected=1.0), inject_until=0.6)
+    early, late = (iter(PartCrops(store, done=torch.tensor([done]))) for done in (0.5, 0.7))
+    assert all((places == 1).any() for _, _, places in (next(early) for _ in range(8)))
+    assert not any((places == 1).any() for _, _, places in (next(late) for _ in range(8)))
 
 
 def test_class_of_the_whole_image_says_nothing_of_places() -> None:

@@ -36,6 +36,9 @@ class BoxLesson:
         most = int(truth[..., 5].sum(1).max())
         return detection_loss(flatten(answers, self.net.levels), truth[:, :most])  # type: ignore[arg-type]
 
+    def progress(self, done: float) -> None:
+        """The crops are the same from beginning to end."""
+
     @torch.no_grad()
     def validate(self, net: nn.Module, *, quick: bool) -> dict[str, float]:
         """mAP on the held-out pictures (every fourth when quick)."""

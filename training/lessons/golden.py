@@ -32,6 +32,9 @@ class GoldenLesson:
         heat_loss, box_loss = detection_loss(*net(shown), (heat, boxes))
         return {"heat": heat_loss, "box": BOX_WEIGHT * box_loss}
 
+    def progress(self, done: float) -> None:
+        """The crops are the same from beginning to end."""
+
     @torch.no_grad()
     def validate(self, net: nn.Module, *, quick: bool) -> dict[str, float]:
         """Scores on the held-out pairs (every fourth when quick), unregistered."""

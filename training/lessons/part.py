@@ -30,12 +30,11 @@ class PartLesson:
         self.net = make_net(1 if first.ndim == 2 else 3, len(supply.classes))
         self.supply = supply
         self.held_out = held_out
-        marked = supply.injected > 0 or any(any(outlines) for p in supply.pictures for outlines in p.polygons)
-        self.place_weight = MARKED_WEIGHT if marked else UNMARKED_WEIGHT
+        self.done = torch.zeros(1).share_memory_()  # the loader's processes look at it
 
     def stream(self, start: int) -> PartCrops:
         """Image (C, H, W) uint8, present (K,), places (K, H/8, W/8)."""
-        return PartCrops(self.supply, start=start)
+        return PartCrops(self.supply, start=start, done=self.done)
 
     def losses(self, net: nn.Module, batch: list[Tensor]) -> dict[str, Tensor]:
         """Losses of the image's classes and, where somebody marked them, of the places."""
@@ -45,7 +44,12 @@ class PartLesson:
         each = functional.binary_cross_entropy_with_logits(local, places.clamp(min=0), reduction="none")
         # A defect covers few places: as much weight to all of them together as to all places without.
         sides = [((places == side) * each).sum() / (places == side).sum().clamp(min=1) for side in (0, 1)]
-        return {"image": whole, "place": self.place_weight * (sides[0] + sides[1])}
+        weight = MARKED_WEIGHT if bool((places == 1).any()) else UNMARKED_WEIGHT
+        return {"image": whole, "place": weight * (sides[0] + sides[1])}
+
+    def progress(self, done: float) -> None:
+        """Tells the crops how far the run is."""
+        self.done.fill_(done)
 
     @torch.no_grad()
     def validate(self, net: nn.Module, *, quick: bool) -> dict[str, float]:

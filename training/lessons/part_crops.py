@@ -26,7 +26,8 @@ Injected = tuple[Picture, NDArray[np.uint8] | None]
 class PartSupply:
     """What crops are made of.  ``size``: height and width of the net's input, multiples of 16.
 
-    ``injected``: share of crops that are good parts with injected defects, of class ``injected_class``;
+    ``injected``: share of crops that are good parts with injected defects, of class ``injected_class``, until
+    the share ``inject_until`` of the run;
     ``shams``: share of the good ones that are retouched harmlessly, so that retouching is not what is learnt.
     """
 
@@ -37,6 +38,7 @@ class PartSupply:
     injected: float
     seed: int
     injected_class: int = 0
+    inject_until: float = 1.0
     shams: float = 0.3
     style: CastingDefectStyle = CastingDefectStyle(size=1.5, contrast=(0.5, 1.0))  # noqa: RUF009 - frozen
 
@@ -44,9 +46,10 @@ class PartSupply:
 class PartCrops(IterableDataset):  # type: ignore[type-arg]
     """Endless seeded stream of (image (C, H, W) uint8, present (K,), places (K, H/8, W/8))."""
 
-    def __init__(self, supply: PartSupply, *, start: int = 0) -> None:
+    def __init__(self, supply: PartSupply, *, start: int = 0, done: Tensor | None = None) -> None:
         self.supply = supply
         self.start = start
+        self.done = torch.zeros(1) if done is None else done  # share of the run, shared with the training loop
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         worker = torch.utils.data.get_worker_info()
@@ -58,7 +61,8 @@ class PartCrops(IterableDataset):  # type: ignore[type-arg]
         sides = _sides(self.supply)
         stock: list[Injected] = []
         while True:
-            picture, mask = draw_part(self.supply, sides, rng, stock)
+            late = float(self.done) > self.supply.inject_until
+            picture, mask = draw_part(replace(self.supply, injected=0.0) if late else self.supply, sides, rng, stock)
             yield as_crop(self.supply, picture, mask, rng, light)
 
 

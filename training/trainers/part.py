@@ -19,6 +19,7 @@ from training.trainers import Job, Trained
 from training.trainers.frames import channels_of, examples, image_limits, median_size, turns_of
 
 FEW = 300  # labelled defective parts below which injected defects carry most of the teaching
+INJECT_UNTIL = 0.6  # with more, injected defects bring variety first; then what is labelled is learnt alone, to the end
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,8 @@ def _train(
     shrink, size = input_size(frame, config.input_px)
     pictures = _load(taught, job.classes, channels, shrink, anomaly=anomaly)
     held_out = _load(job.held_out, job.classes, channels, shrink, anomaly=anomaly)
-    supply = PartSupply(classes, pictures, size, turns_of(config), injected, config.seed)
+    until = INJECT_UNTIL if sum(picture.defective for picture in pictures) >= FEW else 1.0
+    supply = PartSupply(classes, pictures, size, turns_of(config), injected, config.seed, inject_until=until)
     print(_announce(supply, len(held_out)), file=sys.stderr)
     net, trained_s = train(config, PartLesson(supply, held_out, kind.make))
     share = f" + defects injected into good parts ({100 * injected:.0f} % of crops)" if injected else ""

@@ -163,6 +163,9 @@ class FcosLesson:
         )
         return {"class": losses["classification"], "box": losses["bbox_regression"], "centre": losses["bbox_ctrness"]}
 
+    def progress(self, done: float) -> None:
+        """The crops are the same from beginning to end."""
+
     @torch.no_grad()
     def validate(self, net: nn.Module, *, quick: bool) -> dict[str, float]:
         """mAP on the held-out pictures (every fourth when quick)."""
