@@ -10,6 +10,7 @@
     ├── ModelError          the model file cannot be used or inference failed
     ├── RegistrationError   the frame could not be laid over its golden template
     ├── ControllerError     the line controller cannot be reached or served
+    ├── PublisherError      a receiver of records cannot be reached or did not confirm
     └── StoreError          a record could not be written or read
 
 Every error says what happened (names, numbers) and what to do about it; it prints as two lines.
@@ -62,6 +63,10 @@ class RegistrationError(InspectionError):
 
 class ControllerError(InspectionError):
     """The controller's port is taken, or the connection cannot be served."""
+
+
+class PublisherError(InspectionError):
+    """A broker, server or folder that is told of records cannot be reached, or did not confirm."""
 
 
 class StoreError(InspectionError):

@@ -7,6 +7,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from inspection.golden import GoldenTemplate
 from inspection.images import read_grey
 from inspection.inspect_frame import FLOOR, AnyDetector, Criteria, Inspection, inspect_frame, open_detector
 from inspection.model import LoadedModel, Provider, file_sha256, load_model
+from inspection.types import Frame
 
 LOCK = "recipe.lock"
 
@@ -44,6 +46,31 @@ class LoadedRecipe:
         self.criteria = Criteria(recipe.quality.limits(), rules, floor)
         self.detector = None if model.card.golden_guided and golden is None else self.detector_for(golden)
 
+    @property
+    def recipe_id(self) -> str:
+        """The name a controller asks for."""
+        return self.recipe.recipe_id
+
+    @property
+    def deadline_ms(self) -> int:
+        """From trigger to verdict, milliseconds."""
+        return self.recipe.deadline_ms
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """The roles of the cameras that look at the part."""
+        return (self.recipe.camera,)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Every defect class the recipe knows, in the order of the counts that a controller is told."""
+        return self.model.card.classes
+
+    @property
+    def model_sha256(self) -> str:
+        """SHA-256 of the model file; of several, in the order of ``cameras``, commas between."""
+        return self.model.sha256
+
     def detector_for(self, golden: GoldenTemplate | None) -> AnyDetector:
         """A detector that compares with ``golden``."""
         return open_detector(self.model, golden, self.recipe.registration.limits())
@@ -53,7 +80,12 @@ class LoadedRecipe:
         if self.detector is not None and self.golden is not None:
             self.detector.warm_up((self.golden.image.shape[0], self.golden.image.shape[1]))
 
-    def inspect(self, frame: Image, golden: Image | None = None) -> Inspection:
+    def inspect(self, frames: Mapping[str, Frame]) -> Inspection:
+        """Judge a part by its frames, one for each role in ``cameras``."""
+        frame = frames[self.recipe.camera]
+        return self.inspect_image(frame.image, frame.golden)
+
+    def inspect_image(self, frame: Image, golden: Image | None = None) -> Inspection:
         """Judge a frame by this recipe; ``golden`` counts only where the recipe says that frames bring their own."""
         brought = golden if self.recipe.golden == GOLDEN_WITH_FRAME else None
         detector = self.detector if brought is None else self.detector_for(GoldenTemplate(brought))
@@ -149,7 +181,7 @@ def run_selftest(loaded: LoadedRecipe) -> int:
     """Judge the self-test frames on this machine; ConfigError when one differs.  Returns how many were judged."""
     tests = read_selftests(loaded.folder)
     for test in tests:
-        seen = loaded.inspect(read_grey(test.frame))
+        seen = loaded.inspect_image(read_grey(test.frame))
         classes = _ng_classes(seen)
         if seen.judgement.verdict.name != test.verdict or classes != test.classes:
             raise ConfigError(
@@ -168,6 +200,6 @@ def write_selftests(loaded: LoadedRecipe, frames: list[Path]) -> None:
     """Record what the recipe says of ``frames`` (already in ``selftest/``) as what it must say from now on."""
     rows = []
     for frame in frames:
-        seen = loaded.inspect(read_grey(frame))
+        seen = loaded.inspect_image(read_grey(frame))
         rows.append({"frame": frame.name, "verdict": seen.judgement.verdict.name, "classes": _ng_classes(seen)})
     (loaded.folder / "selftest" / "expected.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
-from inspection.cameras import CAMERAS, Camera
+from inspection.cameras import Camera, make_camera
 from inspection.config import StationConfig
 from inspection.controllers import CONTROLLERS, Controller, StationState
 from inspection.errors import ConfigError, ControllerError, InspectionError, StoreError
@@ -45,7 +45,7 @@ class Station:
         self.recipe = prepare_recipe(config)
         role = self.recipe.recipe.camera
         camera, evidence = config.cameras[role], config.evidence
-        self.camera: Camera = resolve(CAMERAS, camera.kind, "camera")(camera, camera_id=role)
+        self.camera: Camera = make_camera(camera, role)
         self.controller: Controller = resolve(CONTROLLERS, config.controller.kind, "controller")(config.controller)
         self.simulated = not STAND_INS.isdisjoint({camera.kind, config.controller.kind})
         self.store = Store(Path(config.store))
@@ -60,7 +60,7 @@ class Station:
         self.store.claim()
         self._settle("station.restarted", "the station stopped while this part was inspected; inspect it again")
         self.camera.open()
-        self.controller.set_classes(self.recipe.model.card.classes)
+        self.controller.set_recipe(self.recipe.recipe.recipe_id, self.recipe.model.card.classes)
         self.controller.open()
         self.recipe.warm_up()
         tests = run_selftest(self.recipe)
@@ -80,7 +80,7 @@ class Station:
                 self._turn()
             self.controller.set_state(StationState.HALTED)
             trigger = self.controller.wait(0)
-            if trigger is not None:
+            if isinstance(trigger, Trigger):
                 self._serve(trigger)
             if not self.healthy:
                 self._recover()
@@ -98,7 +98,7 @@ class Station:
 
     def _turn(self) -> None:
         trigger = self.controller.wait(WAIT_MS if self.healthy else RETRY_MS)
-        if trigger is not None:
+        if isinstance(trigger, Trigger):
             self.controller.set_state(StationState.SINGLE_EXECUTION)
             self._serve(trigger)
         elif not self.healthy:
@@ -158,7 +158,7 @@ class Station:
         try:
             frame = self.camera.grab(trigger, deadline_ms)
             grabbed = ("grab", 1000 * (monotonic() - began))
-            seen = self.recipe.inspect(frame.image, frame.golden)
+            seen = self.recipe.inspect({self.recipe.recipe.camera: frame})
             judgement, detections, stages = seen.judgement, seen.detections, (grabbed, *seen.stage_ms)
         except InspectionError as error:
             judgement = error_verdict(error)

@@ -9,13 +9,13 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from inspection.errors import StoreError
-from inspection.types import Record, Review, Trigger, utc_now
+from inspection.types import LateResult, Record, Review, Trigger, utc_now
 
 MIGRATIONS = (
     """
@@ -51,8 +51,23 @@ MIGRATIONS = (
     CREATE TRIGGER reviews_keep BEFORE UPDATE ON reviews BEGIN SELECT RAISE(ABORT, 'reviews are append only'); END;
     CREATE TRIGGER reviews_stay BEFORE DELETE ON reviews BEGIN SELECT RAISE(ABORT, 'reviews are append only'); END;
     """,
+    """
+    CREATE TABLE late_results (
+        record_id TEXT PRIMARY KEY REFERENCES records (record_id),
+        json      TEXT NOT NULL
+    ) STRICT;
+    CREATE TRIGGER late_keep BEFORE UPDATE ON late_results BEGIN SELECT RAISE(ABORT, 'late results are append only'); END;
+    CREATE TRIGGER late_stay BEFORE DELETE ON late_results BEGIN SELECT RAISE(ABORT, 'late results are append only'); END;
+    CREATE TABLE outbox (
+        sequence  INTEGER PRIMARY KEY AUTOINCREMENT,
+        kind      TEXT NOT NULL,
+        record_id TEXT NOT NULL REFERENCES records (record_id)
+    ) STRICT;
+    """,
 )
 BUSY_MS = 2000
+_WITH_LATE = """SELECT records.rowid, records.json, late_results.json
+                FROM records LEFT JOIN late_results ON late_results.record_id = records.record_id"""
 _NO_SPACE = "free space on that disk, then start the station again; nothing is judged without a record"
 _FIXES = {
     "SQLITE_FULL": ("is full", _NO_SPACE),
@@ -74,11 +89,13 @@ class Store:
     """The record store of one station in the file ``path``, made when missing; its folder must exist.
 
     Used by one thread at a time; another thread or program opens a Store of its own.  Every method raises
-    StoreError when the file cannot be read or written; writes are on the disk when they return.
+    StoreError when the file cannot be read or written; writes are on the disk when they return.  With ``outbox`` what is
+    committed is also put down for the publishers, in the same transaction.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, outbox: bool = False) -> None:
         self.path = path
+        self.outbox = outbox
         self._claim: sqlite3.Connection | None = None
         if not path.parent.is_dir():
             raise StoreError(f"there is no folder {path.parent} for the record store", fix="create the folder")
@@ -150,21 +167,32 @@ class Store:
         """Store a record; StoreError when its trigger was never accepted or has a record already."""
         trigger = record.trigger
         row = (
-            record.record_id, trigger.trigger_id, trigger.serial, trigger.lot, trigger.recipe_id,
+            record.record_id, trigger.trigger_id, record.serial, trigger.lot, record.recipe_id or trigger.recipe_id,
             int(record.judgement.verdict), record.judged_at.isoformat(), record.to_json(),
         )  # fmt: skip
         with self.transaction() as database:
             database.execute("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            self._put_down(database, "record", record.record_id)
+
+    def commit_late(self, record_id: str, late: LateResult) -> None:
+        """Append the true result of a part that missed its deadline to its record; once a record."""
+        with self.transaction() as database:
+            database.execute("INSERT INTO late_results VALUES (?, ?)", (record_id, late.to_json()))
+            self._put_down(database, "late", record_id)
+
+    def _put_down(self, database: sqlite3.Connection, kind: str, record_id: str) -> None:
+        if self.outbox:
+            database.execute("INSERT INTO outbox (kind, record_id) VALUES (?, ?)", (kind, record_id))
 
     def find_by_trigger(self, trigger_id: str) -> Record | None:
         """The record of a trigger; None when it has none."""
-        rows = self._rows("SELECT json FROM records WHERE trigger_id = ?", (trigger_id,))
-        return self._record(rows[0][0]) if rows else None
+        rows = self._rows(f"{_WITH_LATE} WHERE trigger_id = ?", (trigger_id,))
+        return self._record(*rows[0][1:]) if rows else None
 
     def find(self, record_id: str) -> Record | None:
         """The record of this id; None when there is none."""
-        rows = self._rows("SELECT json FROM records WHERE record_id = ?", (record_id,))
-        return self._record(rows[0][0]) if rows else None
+        rows = self._rows(f"{_WITH_LATE} WHERE records.record_id = ?", (record_id,))
+        return self._record(*rows[0][1:]) if rows else None
 
     def unanswered(self) -> tuple[Trigger, ...]:
         """Triggers that were accepted but have no record, oldest first: a crash came between."""
@@ -176,14 +204,14 @@ class Store:
     def records(self, limit: int | None = None, *, lot: str = "", serial: str = "") -> Iterator[Record]:
         """Records newest first, of one lot and one serial where these are given; read in pages, not all at once."""
         before, left = 2**63 - 1, 2**63 - 1 if limit is None else limit
-        sql = """SELECT rowid, json FROM records WHERE rowid < ? AND (? = '' OR lot = ?) AND (? = '' OR serial = ?)
-                 ORDER BY rowid DESC LIMIT ?"""
+        sql = f"""{_WITH_LATE} WHERE records.rowid < ? AND (? = '' OR lot = ?) AND (? = '' OR serial = ?)
+                  ORDER BY records.rowid DESC LIMIT ?"""
         while left > 0:
             rows = self._rows(sql, (before, lot, lot, serial, serial, min(left, 200)))
             if not rows:
                 return
-            for _, text in rows:
-                yield self._record(text)
+            for _, text, late in rows:
+                yield self._record(text, late)
             before = rows[-1][0]
             left -= len(rows)
 
@@ -248,9 +276,10 @@ class Store:
         with self._named():
             return self._connection.execute(sql, values).fetchall()
 
-    def _record(self, text: str) -> Record:
+    def _record(self, text: str, late: str | None) -> Record:
         try:
-            return Record.from_json(text)
+            record = Record.from_json(text)
+            return record if late is None else replace(record, late=LateResult.from_json(late))
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(
                 f"a record in {self.path} cannot be read: {error}", fix="use the lineside version that wrote it"

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 Box = tuple[float, float, float, float]
 FoundBy = Literal["model", "golden", "anomaly"]
 Disposition = Literal["confirmed", "false_call", "escape"]
-RECORD_SCHEMA = 1
+RECORD_SCHEMA = 2
 
 
 def utc_now() -> datetime:
@@ -65,11 +65,20 @@ class Trigger:
         _utc(self.at, "at")
 
 
+@dataclass(frozen=True, slots=True)
+class PrepareRecipe:
+    """A controller's request to have a recipe at hand, so that the change to it costs no part its deadline."""
+
+    recipe_id: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """One exposed image, ``(H, W)`` or ``(H, W, 3)`` RGB uint8, read-only.  Made only by a camera.
 
-    ``golden`` (H, W) uint8 only when frames that are replayed bring their golden templates along.
+    ``raw`` is what the sensor gave, (H, W) uint8 or uint16, where ``image`` holds less than that: pixels of more than
+    eight bits, or a Bayer mosaic.  ``golden`` (H, W) uint8 only when frames that are replayed bring their golden
+    templates along.
     """
 
     image: NDArray[np.uint8]
@@ -78,6 +87,7 @@ class Frame:
     frame_id: str
     simulated: bool
     golden: NDArray[np.uint8] | None = None
+    raw: NDArray[np.uint8] | NDArray[np.uint16] | None = None
 
     def __post_init__(self) -> None:
         shape = self.image.shape
@@ -111,13 +121,14 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """One finding on one frame.  Never made from a failure."""
+    """One finding on the frame of one ``camera`` (its role).  Never made from a failure."""
 
     defect_class: str
     score: float
     region: Region
     roi_id: str = ""
     found_by: FoundBy = "model"
+    camera: str = ""
 
     def __post_init__(self) -> None:
         _require(bool(self.defect_class), "defect_class is empty")
@@ -154,8 +165,34 @@ def error_judgement(rule_id: str, text: str) -> Judgement:
 
 
 @dataclass(frozen=True, slots=True)
+class LateResult:
+    """What a part would have been judged, had the deadline not passed: its controller was told ERROR by then."""
+
+    judgement: Judgement
+    detections: tuple[Detection, ...]
+    stage_ms: tuple[tuple[str, float], ...]
+    judged_at: datetime
+
+    def __post_init__(self) -> None:
+        _utc(self.judged_at, "judged_at")
+
+    def to_json(self) -> str:
+        """One line of JSON; ``from_json`` gives it back unchanged."""
+        return json.dumps(_late_document(self), ensure_ascii=False, separators=(",", ":"))
+
+    @staticmethod
+    def from_json(text: str) -> "LateResult":
+        """Read what ``to_json`` wrote; ValueError or KeyError when it is something else."""
+        return _late(json.loads(text))
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
-    """Everything that is kept of one trigger: stored, answered and reported in this one form."""
+    """Everything that is kept of one trigger: stored, answered and reported in this one form.
+
+    ``recipe_id`` is the recipe that judged, ``read_serial`` what was read from the frame where the recipe asks for that,
+    ``late`` the true result of a part that missed its deadline.
+    """
 
     trigger: Trigger
     judgement: Judgement
@@ -170,9 +207,17 @@ class Record:
     evidence: str = ""
     record_id: str = field(default_factory=new_id)
     schema: int = RECORD_SCHEMA
+    recipe_id: str = ""
+    read_serial: str = ""
+    late: LateResult | None = None
 
     def __post_init__(self) -> None:
         _utc(self.judged_at, "judged_at")
+
+    @property
+    def serial(self) -> str:
+        """The part's serial: what was read from the frame, or else what the controller gave."""
+        return self.read_serial or self.trigger.serial
 
     def to_json(self) -> str:
         """The record as one line of JSON; ``from_json`` gives it back unchanged."""
@@ -181,28 +226,51 @@ class Record:
         document["judged_at"] = self.judged_at.isoformat()
         document["judgement"]["verdict"] = self.judgement.verdict.name
         document["stage_ms"] = dict(self.stage_ms)
+        document["late"] = None if self.late is None else _late_document(self.late)
         return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
     @staticmethod
     def from_json(text: str) -> "Record":
-        """Read what ``to_json`` wrote; ValueError or KeyError when it is something else."""
+        """Read what ``to_json`` wrote, by this version or an earlier one; ValueError or KeyError for anything else."""
         document = json.loads(text)
-        _require(document["schema"] == RECORD_SCHEMA, f"record schema {document['schema']} is not {RECORD_SCHEMA}")
+        known = range(1, RECORD_SCHEMA + 1)
+        _require(document["schema"] in known, f"record schema {document['schema']} is not 1..{RECORD_SCHEMA}")
         trigger = {**document["trigger"], "at": datetime.fromisoformat(document["trigger"]["at"])}
-        reasons = tuple(
-            Reason(r["rule_id"], r["text"], _detections(r["detections"])) for r in document["judgement"]["reasons"]
-        )
+        late = document.get("late")
         return Record(
             **{
                 **document,
                 "trigger": Trigger(**trigger),
-                "judgement": Judgement(Verdict[document["judgement"]["verdict"]], reasons),
+                "judgement": _judgement(document["judgement"]),
                 "detections": _detections(document["detections"]),
+                "late": None if late is None else _late(late),
                 "frame_ids": tuple(document["frame_ids"]),
                 "stage_ms": tuple(document["stage_ms"].items()),
                 "judged_at": datetime.fromisoformat(document["judged_at"]),
             }
         )
+
+
+def _judgement(row: dict[str, Any]) -> Judgement:
+    reasons = tuple(Reason(r["rule_id"], r["text"], _detections(r["detections"])) for r in row["reasons"])
+    return Judgement(Verdict[row["verdict"]], reasons)
+
+
+def _late_document(late: LateResult) -> dict[str, Any]:
+    document = asdict(late)
+    document["judgement"]["verdict"] = late.judgement.verdict.name
+    document["stage_ms"] = dict(late.stage_ms)
+    document["judged_at"] = late.judged_at.isoformat()
+    return document
+
+
+def _late(row: dict[str, Any]) -> LateResult:
+    return LateResult(
+        _judgement(row["judgement"]),
+        _detections(row["detections"]),
+        tuple(row["stage_ms"].items()),
+        datetime.fromisoformat(row["judged_at"]),
+    )
 
 
 def _detections(rows: list[dict[str, Any]]) -> tuple[Detection, ...]:

@@ -79,6 +79,10 @@ class FolderCamera:
             )
         return Frame(image, self.camera_id, utc_now(), f"{path.name}#{self._grabbed}", simulated=True, golden=golden)
 
+    def fault(self) -> str:
+        """Always "": what is wrong with it shows in ``grab``."""
+        return ""
+
     def close(self) -> None:
         """Forget the files; a second call does nothing."""
         self._files = ()

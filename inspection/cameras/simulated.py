@@ -106,6 +106,10 @@ class SimulatedCamera:
             fix="check trigger cable and exposure time; simulated faults late, missing and stale ask for this",
         )
 
+    def fault(self) -> str:
+        """Always "": what is wrong with it shows in ``grab``."""
+        return ""
+
     def close(self) -> None:
         """Forget the picture and what is on its way; a second call does nothing."""
         self._picture, self._arriving, self._last = None, [], None

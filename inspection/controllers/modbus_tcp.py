@@ -23,7 +23,7 @@ from inspection.controllers import register_map as at
 from inspection.controllers.register_map import Reject, Request
 from inspection.errors import ControllerError, DriverMissing
 from inspection.log import event
-from inspection.types import Record, Trigger, utc_now
+from inspection.types import Reason, Record, Trigger, utc_now
 
 if TYPE_CHECKING:
     from pymodbus.constants import ExcCodes
@@ -238,10 +238,19 @@ class ModbusTcpController:
         with self._changed:
             self._handshake.set_state(state)
 
-    def set_classes(self, classes: tuple[str, ...]) -> None:
+    def set_recipe(self, recipe_id: str, classes: tuple[str, ...]) -> None:
         """Change the order of the count registers; to be called between two parts, when the recipe changes."""
         with self._changed:
             self._handshake.classes = classes
+
+    def set_recipes(self, recipe_ids: tuple[str, ...]) -> None:
+        """Nothing to do: the registers hold no list."""
+
+    def acquired(self, trigger: Trigger) -> None:
+        """Nothing to do yet."""
+
+    def prepared(self, recipe_id: str, refusal: Reason | None) -> None:
+        """Nothing to do: a recipe is asked for with its first part."""
 
     def close(self) -> None:
         """End every connection and free the port.  May be called more than once."""

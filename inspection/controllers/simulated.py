@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from inspection.controllers import StationState
 from inspection.controllers.register_map import asked_as
 from inspection.errors import ControllerError
-from inspection.types import Record, Trigger, utc_now
+from inspection.types import Reason, Record, Trigger, utc_now
 
 _Text32 = Annotated[str, Field(min_length=1, max_length=32)]
 
@@ -69,8 +69,17 @@ class SimulatedController:
         """Whether every part was presented and answered."""
         return len(self.answers) == len(self._serials) * self._times
 
-    def set_classes(self, classes: tuple[str, ...]) -> None:
+    def set_recipe(self, recipe_id: str, classes: tuple[str, ...]) -> None:
         """Nothing to do: its answers are whole records."""
+
+    def set_recipes(self, recipe_ids: tuple[str, ...]) -> None:
+        """Nothing to do: it asks for what its config says."""
+
+    def acquired(self, trigger: Trigger) -> None:
+        """Nothing to do: its parts do not move."""
+
+    def prepared(self, recipe_id: str, refusal: Reason | None) -> None:
+        """Nothing to do: it never asks for that."""
 
     def open(self) -> None:
         """Start the line: the first part is due now."""

@@ -415,7 +415,7 @@ def test_the_state_is_shown(station: ModbusTcpController, plc: Plc) -> None:
     for state in StationState:
         station.set_state(state)
         shown.append((plc.read(at.STATE), plc.read(at.TRIGGER_READY)))
-    assert shown == [(0, 0), (1, 0), (2, 0), (3, 0), (4, 1), (5, 0)]
+    assert shown == [(0, 0), (1, 0), (2, 0), (3, 0), (4, 1), (5, 0), (6, 0)]
 
 
 def test_the_heartbeat_counts_while_a_part_is_inspected(station: ModbusTcpController, plc: Plc) -> None:
@@ -625,7 +625,7 @@ def test_a_flag_other_than_0_or_1_is_refused_whole(station: ModbusTcpController,
 
 def test_the_count_registers_follow_the_recipe(station: ModbusTcpController, plc: Plc) -> None:
     """After a change of recipe the counts stand in the order of its classes."""
-    station.set_classes(("short", "open"))
+    station.set_recipe("r", ("short", "open"))
     plc.present(PART)
     station.answer(record(taken(station), ng(2)))
     result = plc.result()
