@@ -5,7 +5,6 @@ stdout is the result, stderr the log; exit code 0 ok, 1 NG or a gate not met, 2 
 
 import argparse
 import json
-import shutil
 import signal
 import sys
 from importlib.metadata import entry_points
@@ -13,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from inspection import log
-from inspection.config import LEAST_SCORE, load_station
+from inspection.config import load_station
 from inspection.errors import CameraError, ControllerError, DriverMissing, InspectionError, StoreError, UsageError
 from inspection.heat_picture import Pictures
-from inspection.images import read_image, write_png
 from inspection.model import load_model
-from inspection.predict import Request, card_criteria, predict, requests_for, rules_of
+from inspection.predict import Request, card_criteria, predict, requests_for
+from inspection.recipe_cli import add_recipe
 
 EXTRA_OF_VERB = dict.fromkeys(("train", "evaluate", "calibrate", "quantize", "export"), "train")
 
@@ -87,27 +86,7 @@ def _add_runtime_verbs(verbs: Any) -> None:
         "--pictures", type=Path, metavar="FOLDER", help="draw the findings and the heat map of each image, as PNG"
     )
     judge.set_defaults(func=_predict)
-    _add_recipe(verbs)
-
-
-def _add_recipe(verbs: Any) -> None:
-    recipe = verbs.add_parser("recipe", help="make, seal and verify recipes").add_subparsers(
-        dest="recipe_verb", required=True, metavar="VERB"
-    )
-    new = recipe.add_parser("new", help="make and seal a recipe from a model and a golden picture")
-    new.add_argument("folder", type=Path, metavar="RECIPE")
-    new.add_argument("--model", type=Path, required=True)
-    new.add_argument("--golden", type=Path, help="golden picture of the product")
-    new.add_argument("--id", default="", help="recipe id (default: the folder's name)")
-    new.add_argument("--camera", default="top", help="role of the camera")
-    new.add_argument(
-        "--selftest", type=Path, nargs="*", default=[], metavar="IMAGE", help="frames to replay before Ready"
-    )
-    new.set_defaults(func=_recipe_new)
-    for name, text in (("seal", "write the lock over every file"), ("verify", "compare every file with the lock")):
-        verb = recipe.add_parser(name, help=text)
-        verb.add_argument("folder", type=Path, metavar="RECIPE")
-        verb.set_defaults(func=_recipe_seal if name == "seal" else _recipe_verify)
+    add_recipe(verbs)
 
 
 def _add_other_verbs(verbs: Any) -> None:
@@ -185,77 +164,12 @@ def _run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from inspection.recipe import run_selftest
-    from inspection.station import prepare_recipe
+    from inspection.shelf import prepare_recipe
 
     config = load_station(args.config)
-    loaded = prepare_recipe(config)
+    loaded = prepare_recipe(config, Path(config.recipe))
     tests = run_selftest(loaded)
-    print(f"station {config.station_id}: config ok, recipe {loaded.recipe.recipe_id} sealed {loaded.sha256[:12]}")
-    print(
-        f"model {loaded.model.card.name}, {len(loaded.model.card.classes)} classes; {tests} self-test frames as sealed"
-    )
-    return 0
-
-
-def _recipe_new(args: argparse.Namespace) -> int:
-    from inspection.recipe import open_recipe, seal, write_selftests
-
-    if args.folder.exists():
-        raise UsageError(f"{args.folder} exists already", fix="choose a new folder; recipes are never overwritten")
-    model = load_model(args.model)
-    if model.card.golden_guided and args.golden is None:
-        raise UsageError(f"model {model.card.name!r} compares with a golden template", fix="give --golden FILE")
-    partial = args.folder.with_name(args.folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / "selftest").mkdir(parents=True)
-    try:
-        shutil.copyfile(args.model, partial / "model.onnx")
-        if args.golden is not None:
-            write_png(partial / "golden.png", read_image(args.golden))
-        frames = [partial / "selftest" / f"{path.stem}.png" for path in args.selftest]
-        for source, frame in zip(args.selftest, frames, strict=True):
-            write_png(frame, read_image(source))
-        (partial / "recipe.toml").write_text(_recipe_text(args, model.card), encoding="utf-8")
-        write_selftests(open_recipe(partial), frames)
-        sealed = seal(partial)
-        partial.rename(args.folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    print(f"{args.folder}: sealed {sealed}")
-    return 0
-
-
-def _recipe_text(args: argparse.Namespace, card: Any) -> str:
-    lines = [
-        f'recipe_id = "{args.id or args.folder.name}"',
-        f'product = "{args.id or args.folder.name}"',
-        f'camera = "{args.camera}"',
-        'model = "model.onnx"',
-        'golden = "golden.png"' if args.golden is not None else 'golden = "with-frame"' * card.golden_guided,
-    ]
-    if card.images is not None:
-        lines += ["", "[quality]", *(f"{name} = {value:g}" for name, value in card.images.model_dump().items())]
-    for rule in rules_of(card):
-        lines += ["", "[[rules]]", f'defect_class = "{rule.defect_class}"', f"ng_score = {rule.ng_score:.4g}"]
-        # Below the limit of a finding in a box a person looks; the score of a whole part has no such slope.
-        review = rule.ng_score / 2 if card.task == "detect" and not card.limits else rule.review_score
-        lines += [f"review_score = {max(review, LEAST_SCORE):.4g}"]
-    return "\n".join(lines) + "\n"
-
-
-def _recipe_seal(args: argparse.Namespace) -> int:
-    from inspection.recipe import seal
-
-    print(f"{args.folder}: sealed {seal(args.folder)}")
-    return 0
-
-
-def _recipe_verify(args: argparse.Namespace) -> int:
-    from inspection.recipe import lock_sha256, open_recipe, run_selftest, verify
-
-    verify(args.folder)
-    tests = run_selftest(open_recipe(args.folder))
-    print(
-        f"{args.folder}: as sealed ({lock_sha256(args.folder)[:12]}), {tests} self-test frames give the sealed verdicts"
-    )
+    print(f"station {config.station_id}: config ok, recipe {loaded.recipe_id} sealed {loaded.sha256[:12]}")
+    models = ", ".join(dict.fromkeys(view.model.card.name for view in loaded.views.values()))
+    print(f"model {models}, {len(loaded.classes)} classes; {tests} self-test frames as sealed")
     return 0

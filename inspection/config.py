@@ -1,112 +1,40 @@
-"""Recipe (what a product needs) and station config (what a machine needs), as typed TOML.
+"""Station config (what a machine needs), as typed TOML.  What a product needs is in ``recipe_config``.
 
 Unknown keys are refused, all mistakes are reported at once with file, key and what is allowed, and values that would
 switch a check off are out of range.  Loading changes no value, opens no device and reads no network.
 """
 
-import tomllib
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field
 
 from inspection.cameras.folder import FolderCameraConfig
+from inspection.cameras.opencv import OpencvCameraConfig
+from inspection.cameras.pylon import PylonCameraConfig
 from inspection.cameras.simulated import SimulatedCameraConfig
+from inspection.controllers.modbus_client import ModbusClientConfig
 from inspection.controllers.modbus_tcp import ModbusTcpConfig
 from inspection.controllers.simulated import SimulatedControllerConfig
-from inspection.errors import ConfigError
-from inspection.golden import RegistrationLimits
-from inspection.judge import Rule
+from inspection.controllers.tcp_text import TcpTextConfig
 from inspection.model import Provider
-from inspection.quality import QualityLimits
+from inspection.publishers.folder import FolderConfig
+from inspection.publishers.mqtt import MqttConfig
+from inspection.publishers.postgres import PostgresConfig
+from inspection.publishers.webhook import WebhookConfig
+from inspection.toml_file import NAME as NAME
+from inspection.toml_file import Section, checked, read_toml
 
-CameraConfig = Annotated[FolderCameraConfig | SimulatedCameraConfig, Field(discriminator="kind")]
-ControllerConfig = Annotated[ModbusTcpConfig | SimulatedControllerConfig, Field(discriminator="kind")]
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-GOLDEN_WITH_FRAME = "with-frame"
-LEAST_SCORE = 0.02  # models answer with nothing below about 0.01: a lower limit would never be reached
-MOST_SCORE = 0.99  # a limit above would switch the check off
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class RegistrationSection(_Section):
-    """Limits of the registration to the golden template."""
-
-    max_shift_px: float = Field(default=40.0, ge=1, le=400, description="farthest shift of the part, pixels")
-    max_rotate_deg: float = Field(default=3.0, ge=0.1, le=10, description="largest rotation, degrees")
-    max_scale: float = Field(default=0.03, ge=0.001, le=0.1, description="largest change of scale, 0.03 = 3 %")
-    min_quality: float = Field(default=0.5, ge=0.3, le=0.99, description="least correlation with the golden")
-    min_coverage: float = Field(default=0.85, ge=0.5, le=1.0, description="least share of the golden in the frame")
-
-    def limits(self) -> RegistrationLimits:
-        """As the registration takes them."""
-        return RegistrationLimits(**self.model_dump())
+CameraConfig = Annotated[FolderCameraConfig | OpencvCameraConfig | PylonCameraConfig | SimulatedCameraConfig, Field(discriminator="kind")]
+MmPerPx = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
+ControllerConfig = Annotated[
+    ModbusTcpConfig | ModbusClientConfig | SimulatedControllerConfig | TcpTextConfig,
+    Field(discriminator="kind"),
+]
+PublisherConfig = Annotated[FolderConfig | MqttConfig | PostgresConfig | WebhookConfig, Field(discriminator="kind")]
 
 
-class QualitySection(_Section):
-    """Limits of the image-quality gate, in grey levels of 0..255."""
-
-    min_contrast: float = Field(default=1.0, gt=0, le=100, description="least standard deviation of the frame")
-    min_sharpness: float = Field(default=12.0, gt=0, le=250, description="least slope of the sharpest edges")
-    min_brightness: float = Field(default=3.0, gt=0, le=200, description="least mean grey")
-    max_brightness: float = Field(default=255.0, ge=50, le=255, description="largest mean grey")
-
-    def limits(self) -> QualityLimits:
-        """As the gate takes them."""
-        return QualityLimits(**self.model_dump())
-
-
-class RuleSection(_Section):
-    """When a finding of one class makes the part NG or sends it to review."""
-
-    defect_class: str = Field(min_length=1, description="a class of the model")
-    ng_score: float = Field(ge=LEAST_SCORE, le=MOST_SCORE, description="score from which the part is NG")
-    review_score: float = Field(ge=LEAST_SCORE, le=MOST_SCORE, description="score from which a person must look")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "RuleSection":
-        if self.review_score > self.ng_score:
-            raise ValueError(f"review_score {self.review_score} must not exceed ng_score {self.ng_score}")
-        return self
-
-    def rule(self) -> Rule:
-        """As the judge takes it."""
-        return Rule(self.defect_class, self.ng_score, self.review_score)
-
-
-class Recipe(_Section):
-    """What one product needs: model, golden, rules, limits.  Names no device and no address."""
-
-    schema_version: Literal[1] = Field(default=1, description="version of this file's form")
-    recipe_id: str = Field(pattern=NAME, max_length=24, description="the name a controller asks for")
-    product: str = Field(min_length=1, description="what is inspected, for people")
-    camera: str = Field(pattern=NAME, description="role of the camera that looks at the part")
-    model: str = Field(default="model.onnx", pattern=NAME, description="model file in the recipe folder")
-    golden: str = Field(
-        default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$",
-        description="golden template in the recipe folder, or with-frame: each frame of a replay brings its own",
-    )  # fmt: skip
-    deadline_ms: int = Field(default=2000, ge=10, le=60000, description="from trigger to verdict, milliseconds")
-    registration: RegistrationSection = Field(
-        default=RegistrationSection(), description="limits of the registration to the golden template"
-    )
-    quality: QualitySection = Field(default=QualitySection(), description="limits of the image-quality gate")
-    rules: tuple[RuleSection, ...] = Field(min_length=1, description="one rule for each class of the model")
-
-    @field_validator("rules")
-    @classmethod
-    def _one_rule_a_class(cls, rules: tuple[RuleSection, ...]) -> tuple[RuleSection, ...]:
-        names = [rule.defect_class for rule in rules]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"more than one rule for {', '.join(twice)}")
-        return rules
-
-
-class EvidenceSection(_Section):
+class EvidenceSection(Section):
     """Where pictures of inspected parts go."""
 
     folder: str = Field(min_length=1, description="folder for evidence images")
@@ -115,7 +43,7 @@ class EvidenceSection(_Section):
     min_free_mb: int = Field(default=200, ge=0, description="free disk space below which no picture is written, MB")
 
 
-class StationConfig(_Section):
+class StationConfig(Section):
     """What one machine needs: cameras, controller, paths.  Names no threshold."""
 
     schema_version: Literal[1] = Field(default=1, description="version of this file's form")
@@ -123,67 +51,70 @@ class StationConfig(_Section):
     recipe: str = Field(min_length=1, description="folder of the sealed recipe")
     store: str = Field(min_length=1, description="SQLite file of the records")
     threads: int = Field(default=0, ge=0, le=256, description="CPU threads of the detector, 0 = all cores")
-    provider: Provider = Field(default="onnxruntime", description="inference engine")
+    provider: Provider = Field(default="cpu", description="what runs the model; never another one in its place")
+    recipes: str = Field(default="", description="folder of the recipes a controller may change to; empty = only `recipe`")
+    at_hand: int = Field(default=3, ge=1, le=50, description="recipes kept loaded for a change without a pause")
+    refused_recipe: Literal["keep", "hold"] = Field(
+        default="keep",
+        description="after a change to a recipe that fails its checks: keep = the old one stays in force, hold = no part "
+        "is accepted until a good one was prepared; the part that asked is ERROR either way",
+    )
+    keep_warm_ms: int = Field(
+        default=50, ge=0, le=10000, description="pause after which the idle detector rehearses, ms; 0 = never"
+    )
+    metrics_port: int = Field(
+        default=0, ge=0, le=65535, description="port of the Prometheus text endpoint on 127.0.0.1; 0 = none"
+    )
     evidence: EvidenceSection = Field(description="where pictures of inspected parts go")
     cameras: dict[Annotated[str, Field(pattern=NAME)], CameraConfig] = Field(
         min_length=1, description="one camera for each role that a recipe may name"
     )
     controller: ControllerConfig = Field(description="the line controller that triggers and is answered")
-
-
-Document = TypeVar("Document", bound=_Section)
-
-
-def load_recipe(path: Path) -> Recipe:
-    """Read ``recipe.toml``; ConfigError listing every mistake."""
-    return _load(path, Recipe)
+    publishers: dict[Annotated[str, Field(pattern=NAME)], PublisherConfig] = Field(
+        default={}, description="who is told of every record, under names of your choice"
+    )
+    outbox_limit: int = Field(
+        default=1_000_000, ge=100, le=1_000_000_000,
+        description="records that may wait for a publisher's receiver; beyond that the oldest are not told, and it hears which",
+    )  # fmt: skip
+    scale_mm_per_px: dict[Annotated[str, Field(pattern=NAME)], MmPerPx] = Field(
+        default={}, description="millimetres per pixel of each camera, by role; only for recipes whose rules name millimetres"
+    )
+    trusted_keys: tuple[str, ...] = Field(
+        default=(), max_length=100,
+        description="public key files (.pub): when given, only recipes signed with one of them are taken",
+    )  # fmt: skip
 
 
 def load_station(path: Path) -> StationConfig:
     """Read a station config; ConfigError listing every mistake.  Relative paths count from the file's folder."""
-    config = _load(path, StationConfig)
+    config = checked(path, read_toml(path), StationConfig)
     here = path.resolve().parent
     cameras = {name: _from_here(camera, here) for name, camera in config.cameras.items()}
     return config.model_copy(
         update={
             "recipe": str(here / config.recipe),
+            "recipes": str(here / config.recipes) if config.recipes else "",
             "store": str(here / config.store),
             "evidence": config.evidence.model_copy(update={"folder": str(here / config.evidence.folder)}),
             "cameras": cameras,
+            "publishers": {name: _files_from_here(publisher, here) for name, publisher in config.publishers.items()},
+            "trusted_keys": tuple(str(here / key) for key in config.trusted_keys),
         }
     )
 
 
-def _from_here(camera: FolderCameraConfig | SimulatedCameraConfig, here: Path) -> CameraConfig:
+def _files_from_here(publisher: PublisherConfig, here: Path) -> PublisherConfig:
+    named = {key: getattr(publisher, key) for key in publisher.FILES}
+    return publisher.model_copy(update={key: str(here / file) for key, file in named.items() if file})
+
+
+def _from_here(camera: CameraConfig, here: Path) -> CameraConfig:
     if isinstance(camera, FolderCameraConfig):
         return camera.model_copy(update={"folder": str(here / camera.folder)})
+    if isinstance(camera, OpencvCameraConfig):
+        return camera.model_copy(update={"source": str(here / camera.source)}) if camera.is_file else camera
+    if isinstance(camera, PylonCameraConfig):
+        folder = camera.emulated_images
+        return camera.model_copy(update={"emulated_images": str(here / folder)}) if folder else camera
     return camera.model_copy(update={"image": str(here / camera.image)}) if camera.image else camera
-
-
-def _load(path: Path, kind: type[Document]) -> Document:
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path} ({error.strerror})", fix="check the path and its permissions") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}", fix="correct the line named above") from error
-    try:
-        return kind.model_validate(document)
-    except ValidationError as error:
-        entries = error.errors()
-        # Items that are wrong are not counted, so a list of them is called too short as well: that is no mistake.
-        wrong = {entry["loc"][:1] for entry in entries if len(entry["loc"]) > 1}
-        entries = [entry for entry in entries if entry["type"] != "too_short" or entry["loc"] not in wrong]
-        mistakes = [_mistake(entry["loc"], entry["msg"], entry["type"], kind) for entry in entries]
-        count = f"{len(mistakes)} mistake" + ("s" if len(mistakes) > 1 else "")
-        raise ConfigError(
-            f"{path} has {count}: " + "; ".join(mistakes), fix="correct every key named above; nothing was started"
-        ) from error
-
-
-def _mistake(loc: tuple[int | str, ...], message: str, kind: str, model: type[_Section]) -> str:
-    where = ".".join(str(part) for part in loc) or "(whole file)"
-    if kind == "extra_forbidden":
-        known = ", ".join(sorted(model.model_fields)) if len(loc) == 1 else ""
-        return f"{where}: unknown key" + (f" (known: {known})" if known else "")
-    return f"{where}: {message[0].lower()}{message[1:]}"

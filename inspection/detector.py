@@ -46,10 +46,14 @@ class StageClock:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Findings:
-    """What was found on a frame, best first; ``heat`` (h, w) float32 in 0..1 spans the frame where the model gives one."""
+    """What was found on a frame, best first; ``heat`` (h, w) float32 in 0..1 spans the frame where the model gives one.
+
+    ``registration`` is where the golden lies on the frame, for a model that compares with one.
+    """
 
     detections: tuple[Detection, ...]
     heat: NDArray[np.float32] | None = None
+    registration: Registration | None = None
 
 
 def grey_of(image: Image) -> Image:
@@ -77,10 +81,18 @@ class Detector:
 
     def warm_up(self, shape: tuple[int, int]) -> None:
         """Run once on an empty frame of (height, width): the first inference allocates, and is many times slower."""
+        infer(self.model, self._blank(shape))
+
+    def rehearse(self, shape: tuple[int, int]) -> None:
+        """Run for nothing, so that the next frame finds everything warm; ends early when the session is interrupted."""
+        self.model.session.rehearse(list(OUTPUTS[self.model.card.task]), self._blank(shape))
+
+    def _blank(self, shape: tuple[int, int]) -> dict[str, Image]:
+        """An empty first tile of a frame of (height, width)."""
         card = self.model.card
-        tile = next(_tiles(shape, card.tile_px))
-        blank = np.zeros(shape if card.channels == 1 else (*shape, 3), np.uint8)
-        self._infer(blank, blank[: tile.window[3], : tile.window[2]] if card.golden_guided else None, tile)
+        _, _, x2, y2 = next(_tiles(shape, card.tile_px)).window
+        blank = np.zeros((y2, x2) if card.channels == 1 else (y2, x2, 3), np.uint8)
+        return {"image": _padded(blank)} | ({"golden": _padded(blank)} if card.golden_guided else {})
 
     def look(self, image: Image, *, floor: float, clock: StageClock) -> Findings:
         """Findings with a score of at least ``floor`` on a frame (H, W) or (H, W, 3) uint8, best first.
@@ -103,7 +115,7 @@ class Detector:
                 clock.lap("lay_over")
             found.extend((detection, number) for detection in self._infer(frame, laid, tile, floor=floor))
             clock.lap("infer")
-        return Findings(_each_once(found, grid))
+        return Findings(_each_once(found, grid), registration=registration)
 
     def _infer(self, frame: Image, golden: Image | None, tile: Tile, *, floor: float = 1.0) -> Iterator[Detection]:
         x1, y1, x2, y2 = tile.window

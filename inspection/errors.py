@@ -9,6 +9,7 @@
     │   └── FrameCorrupt    a frame came, but it is torn, truncated or unreadable
     ├── ModelError          the model file cannot be used or inference failed
     ├── RegistrationError   the frame could not be laid over its golden template
+    ├── SerialError         the serial on a part cannot be read, or is not the one expected
     ├── ControllerError     the line controller cannot be reached or served
     ├── PublisherError      a receiver of records cannot be reached or did not confirm
     └── StoreError          a record could not be written or read
@@ -59,6 +60,17 @@ class ModelError(InspectionError):
 
 class RegistrationError(InspectionError):
     """No trustworthy transform between the frame and its golden template was found."""
+
+
+class SerialError(InspectionError):
+    """No code on the part could be read, several differ, or none is of the form that the recipe asks for.
+
+    ``rule_id`` is what the verdict's reason is called: serial.unreadable, serial.ambiguous or serial.pattern.
+    """
+
+    def __init__(self, what: str, *, fix: str, rule_id: str) -> None:
+        super().__init__(what, fix=fix)
+        self.rule_id = rule_id
 
 
 class ControllerError(InspectionError):

@@ -17,7 +17,7 @@ from inspection.images import write_png
 from inspection.log import event
 from inspection.types import utc_now
 
-Image = NDArray[np.uint8]
+Image = NDArray[np.uint8] | NDArray[np.uint16]
 SKIPPED = "skipped:"  # how the evidence text of a record begins when no picture was taken in
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)  # device names on Windows shares
@@ -49,7 +49,7 @@ class EvidenceWriter:
         self._thread.start()
 
     def offer(self, record_id: str, lot: str, images: Sequence[tuple[str, Image]]) -> str:
-        """Take the named images of a record, each (H, W) or (H, W, 3) RGB uint8; never blocks, never raises.
+        """Take the named images of a record, each (H, W), (H, W, 3) RGB uint8 or (H, W) uint16; never blocks, never raises.
 
         Returns the text for the record's ``evidence`` field: the common start of the files' names relative to the
         folder (see ``evidence_files``), or ``skipped: ...``.  The images must not be changed afterwards.

@@ -304,11 +304,25 @@ def _coverage(matrix: Matrix, shape: tuple[int, ...]) -> float:
     return float(min(1.0, inner / max(1e-6, float(cv2.contourArea(corners)))))
 
 
-def _judge_fit(found: Registration, limits: RegistrationLimits, shape: tuple[int, ...]) -> None:
-    scale, angle = _scale_and_angle(found.matrix)
-    angle = float(np.degrees(angle))
+@dataclass(frozen=True, slots=True)
+class Displacement:
+    """How a part lies off its golden: shift (pixels, the larger axis, at the centre), angle (degrees), change of scale."""
+
+    shift_px: float
+    angle_deg: float
+    scale: float
+
+
+def displacement(matrix: Matrix, shape: tuple[int, ...]) -> Displacement:
+    """How a part lies off its golden on a frame (height, width, ..)."""
+    scale, angle = _scale_and_angle(matrix)
     centre = np.array([[shape[1] / 2, shape[0] / 2]])
-    shift = float(np.abs(apply(found.matrix, centre) - centre).max())
+    return Displacement(float(np.abs(apply(matrix, centre) - centre).max()), float(np.degrees(angle)), scale)
+
+
+def _judge_fit(found: Registration, limits: RegistrationLimits, shape: tuple[int, ...]) -> None:
+    moved = displacement(found.matrix, shape)
+    shift, angle, scale = moved.shift_px, moved.angle_deg, moved.scale
     seen = f"shift {shift:.1f} px, angle {angle:.2f} deg, scale {100 * scale:+.1f} %, quality {found.quality:.2f}"
     if not np.isfinite(found.matrix).all() or found.quality < limits.min_quality:
         raise RegistrationError(

@@ -158,15 +158,16 @@ def _jpeg_is_complete(content: bytes) -> bool:
     return False
 
 
-def write_png(path: Path, image: Image) -> None:
-    """Write ``(H, W)`` or ``(H, W, 3)`` RGB uint8 as PNG; the file appears whole or not at all.
+def write_png(path: Path, image: Image | NDArray[np.uint16]) -> None:
+    """Write ``(H, W)`` uint8 or uint16, or ``(H, W, 3)`` RGB uint8 as PNG; the file appears whole or not at all.
 
     UsageError when the image is of another form; OSError when the disk is full or the folder missing.
     """
-    if image.dtype != np.uint8 or image.size == 0 or not (image.ndim == 2 or image.shape[2:] == (3,)):
+    deep = image.dtype == np.uint16 and image.ndim == 2
+    if not (deep or image.dtype == np.uint8) or image.size == 0 or not (image.ndim == 2 or image.shape[2:] == (3,)):
         raise UsageError(
             f"an image of shape {image.shape}, {image.dtype} cannot be written as PNG",
-            fix="give (H, W) or (H, W, 3) uint8 with at least one pixel",
+            fix="give (H, W) uint8 or uint16, or (H, W, 3) uint8, with at least one pixel",
         )
     stored = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     write_whole(path, cv2.imencode(".png", stored)[1].tobytes())

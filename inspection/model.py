@@ -7,6 +7,7 @@ Inputs ``image`` uint8 (N, H, W, C) and, for a golden-guided model, ``golden`` o
 """
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -16,10 +17,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from inspection.errors import ModelError
+from inspection.onnx_session import OnnxSession
 from inspection.openvino import OpenVinoSession
 
 CARD_KEY = "lineside_model_card"
-Provider = Literal["onnxruntime", "openvino"]
+Provider = Literal["cpu", "openvino", "cuda", "tensorrt"]
 Task = Literal["detect", "classify", "anomaly"]
 OUTPUTS: dict[Task, tuple[str, ...]] = {
     "detect": ("boxes", "scores", "labels"),
@@ -145,15 +147,33 @@ class Session(Protocol):
 
     def run(self, names: list[str], feed: dict[str, NDArray[np.uint8]]) -> list[Any]: ...
 
+    def rehearse(self, names: list[str], feed: dict[str, NDArray[np.uint8]]) -> None: ...
+
+    def interrupt(self) -> None: ...
+
 
 class LoadedModel:
-    """An inference session with its card and file hash.  Used by one thread at a time."""
+    """An inference session with its card and file hash.  Used by one thread at a time.
 
-    def __init__(self, path: Path, card: ModelCard, sha256: str, session: Session) -> None:
+    ``provider`` and ``threads`` (CPU threads of one inference) are what it really runs on.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        card: ModelCard,
+        sha256: str,
+        session: Session,
+        *,
+        provider: Provider = "cpu",
+        threads: int = 0,
+    ) -> None:
         self.path = path
         self.card = card
         self.sha256 = sha256
         self.session = session
+        self.provider = provider
+        self.threads = threads
 
 
 def file_sha256(path: Path) -> str:
@@ -162,30 +182,25 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load_model(path: Path, *, threads: int = 0, provider: Provider = "onnxruntime") -> LoadedModel:
-    """Open a model file for inference on the CPU; ModelError when it is no ONNX file or has no valid card.
+def cores() -> int:
+    """CPU cores this program may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-    ``threads``: CPU threads for one inference, 0 for all cores.  There is no other provider to fall back to: what
-    cannot run as asked is an error.
+
+def load_model(path: Path, *, threads: int = 0, provider: Provider = "cpu") -> LoadedModel:
+    """Open a model file for inference; ModelError when it is no ONNX file or has no valid card.
+
+    ``threads``: CPU threads for one inference, 0 for all cores this program may use.  There is no other provider to
+    fall back to: what cannot run as asked is an error.
     """
     if not path.is_file():
         raise ModelError(f"there is no model file {path}", fix="check the path; `lineside train` writes model.onnx")
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    # Idle threads that spin save 0.3 ms a frame and take the cores from camera, controller and every other process.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 4  # errors come as exceptions
-    try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises a dozen unrelated classes here
-        raise ModelError(
-            f"{path} is not a readable ONNX model ({str(error).splitlines()[0][:160]})",
-            fix="restore the file from its run folder or its recipe",
-        ) from error
-    card = _read_card(path, session)
-    if provider == "openvino":
-        return LoadedModel(path, card, file_sha256(path), OpenVinoSession(path, threads=threads))
-    return LoadedModel(path, card, file_sha256(path), session)
+    count = threads or cores()
+    # The contract is read by onnxruntime's CPU session also where another engine runs the model.
+    opened = OnnxSession(path, processor="cpu" if provider == "openvino" else provider, threads=count)
+    card = _read_card(path, opened.session)
+    session: Session = OpenVinoSession(path, threads=count) if provider == "openvino" else opened
+    return LoadedModel(path, card, file_sha256(path), session, provider=provider, threads=count)
 
 
 def _read_card(path: Path, session: "ort.InferenceSession") -> ModelCard:

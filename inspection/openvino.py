@@ -21,7 +21,7 @@ class OpenVinoSession:
         except ModuleNotFoundError as error:
             raise DriverMissing(
                 "provider 'openvino' needs the package openvino, which is not installed",
-                fix='pip install "lineside[openvino]", or choose provider = "onnxruntime"',
+                fix='pip install "lineside[openvino]", or choose provider = "cpu"',
             ) from error
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         if threads:
@@ -32,7 +32,7 @@ class OpenVinoSession:
         except RuntimeError as error:
             raise ModelError(
                 f"OpenVINO cannot load {path} ({str(error).splitlines()[0][:160]})",
-                fix='choose provider = "onnxruntime"',
+                fix='choose provider = "cpu"',
             ) from error
         self._request = self._compiled.create_infer_request()
 
@@ -40,3 +40,10 @@ class OpenVinoSession:
         """Named inputs in, copies of the named outputs out."""
         self._request.infer(feed)
         return [np.array(self._request.get_tensor(name).data) for name in names]
+
+    def rehearse(self, names: list[str], feed: dict[str, NDArray[np.uint8]]) -> None:
+        """Run for nothing, so that the next run finds everything warm."""
+        self._request.infer(feed)
+
+    def interrupt(self) -> None:
+        """Nothing to do: OpenVINO finishes what it has begun."""

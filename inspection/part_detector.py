@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from inspection.detector import Findings, Image, StageClock, as_batch, grey_of, infer
 from inspection.errors import ModelError
-from inspection.model import LoadedModel
+from inspection.model import OUTPUTS, LoadedModel
 from inspection.types import Box, Detection, FoundBy, Region
 
 HOT = 0.5  # share of the peak from which a place belongs to the region
@@ -28,8 +28,14 @@ class PartDetector:
 
     def warm_up(self, shape: tuple[int, int]) -> None:
         """Run once on an empty frame of (height, width): the first inference allocates, and is many times slower."""
-        blank = np.zeros(shape if self.model.card.channels == 1 else (*shape, 3), np.uint8)
-        infer(self.model, {"image": as_batch(blank)})
+        infer(self.model, self._blank(shape))
+
+    def rehearse(self, shape: tuple[int, int]) -> None:
+        """Run for nothing, so that the next frame finds everything warm; ends early when the session is interrupted."""
+        self.model.session.rehearse(list(OUTPUTS[self.model.card.task]), self._blank(shape))
+
+    def _blank(self, shape: tuple[int, int]) -> dict[str, Image]:
+        return {"image": as_batch(np.zeros(shape if self.model.card.channels == 1 else (*shape, 3), np.uint8))}
 
     def look(self, image: Image, *, floor: float, clock: StageClock) -> Findings:
         """Findings with a score of at least ``floor`` on a frame (H, W) or (H, W, 3) uint8, best first.

@@ -1,15 +1,23 @@
 """One station: every trigger gets exactly one record and one answer.  Reads like design in words:
 
-trigger -> frame -> quality gate -> registration -> detector -> judge -> record committed -> controller answered.
+trigger -> frames -> quality gate -> registration -> detector -> judge -> record committed -> controller answered.
 
 What fails, and what then happens:
 
-* the part (camera, registration, inference, deadline): verdict ERROR with its reason, recorded and answered; next part.
+* the part (camera, registration, inference): verdict ERROR with its reason, recorded and answered; next part.
+* the deadline: the controller hears ERROR when it passes, not when the result is there; the true result is appended to
+  the record as ``late``, and only then is the next part accepted.
+* a camera is away: state Error until it is back by itself.
+* a recipe that was asked for fails its lock, schema or self-test: the part is ERROR, and the recipe in force stays, or
+  the station holds in state Initialized until a good one was prepared (``refused_recipe`` in the config).
 * the store: the part is answered ERROR and the state is Error.  Nothing is accepted until the store takes writes again;
   then the part gets its ERROR record, and the state is Ready.
-* the controller cannot be served any more, or anything unforeseen: the state is Error and ``run`` raises
-  ControllerError.  The program ends with exit code 3 and its service starts it again; what was recorded by then is
-  answered from its record, and a part without one gets the ERROR record ``station.restarted``.
+* the controller cannot be served any more, a part is stuck in a driver or the detector, or anything unforeseen: the
+  state is Error and ``run`` raises ControllerError.  The program ends with exit code 3 and its service starts it again;
+  what was recorded by then is answered from its record, and a part without one gets the ERROR record
+  ``station.restarted``.
+
+Durations are measured on the monotonic clock: the system clock may jump, it only dates records.
 """
 
 import hashlib
@@ -18,23 +26,40 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
-from inspection.cameras import Camera, make_camera
+from inspection.cameras import STAND_INS, Camera, make_camera
 from inspection.config import StationConfig
 from inspection.controllers import CONTROLLERS, Controller, StationState
-from inspection.errors import ConfigError, ControllerError, InspectionError, StoreError
-from inspection.evidence import EvidenceWriter
+from inspection.errors import ControllerError, StoreError
+from inspection.evidence import EvidenceWriter, Image
 from inspection.inspect_frame import error_verdict
+from inspection.inspector import Inspector, Job, Outcome, with_reason
 from inspection.log import event
+from inspection.metrics import Metrics
+from inspection.outbox import Outbox
 from inspection.plugins import resolve
-from inspection.recipe import LoadedRecipe, open_recipe, run_selftest, verify
+from inspection.recipe import LoadedRecipe
+from inspection.service import Service
+from inspection.shelf import Refusal, Shelf
 from inspection.store import Store, same_part
-from inspection.types import Detection, Frame, Judgement, Record, Trigger, Verdict, error_judgement, utc_now
+from inspection.types import (
+    Judgement,
+    LateResult,
+    PrepareRecipe,
+    Reason,
+    Record,
+    Trigger,
+    Verdict,
+    error_judgement,
+    utc_now,
+)
 
 WAIT_MS = 200
 RETRY_MS = 1000
-STAND_INS = frozenset({"folder", "simulated"})  # devices whose records never count as production
+STUCK_S = 10.0  # a part that is this much later than its deadline will not come any more
+LOOK_S = 1.0  # how often cameras, publishers and evidence are looked at for the metrics
+DEVICE_STAND_INS = STAND_INS  # records made with one of these never count as production
 
 
 class Station:
@@ -42,90 +67,143 @@ class Station:
 
     def __init__(self, config: StationConfig) -> None:
         self.config = config
-        self.recipe = prepare_recipe(config)
-        role = self.recipe.recipe.camera
-        camera, evidence = config.cameras[role], config.evidence
-        self.camera: Camera = make_camera(camera, role)
+        self.shelf = Shelf(config)
+        self.recipe = self.shelf.first
+        evidence = config.evidence
+        self.cameras: dict[str, Camera] = {role: make_camera(camera, role) for role, camera in config.cameras.items()}
         self.controller: Controller = resolve(CONTROLLERS, config.controller.kind, "controller")(config.controller)
-        self.simulated = not STAND_INS.isdisjoint({camera.kind, config.controller.kind})
-        self.store = Store(Path(config.store))
+        kinds = {config.controller.kind, *(camera.kind for camera in config.cameras.values())}
+        self.simulated = not DEVICE_STAND_INS.isdisjoint(kinds)
+        self.store = Store(Path(config.store), outbox=bool(config.publishers))
+        self.outbox = Outbox(
+            Path(config.store), config.publishers, station_id=config.station_id, limit=config.outbox_limit
+        )
         self.evidence = EvidenceWriter(
             Path(evidence.folder), queue_size=evidence.queue, min_free_mb=evidence.min_free_mb
         )
+        self.inspector = Inspector(self.cameras, keep_warm_ms=config.keep_warm_ms)
+        self.metrics = Metrics(config.station_id)
+        self.service = Service()
         self.healthy = True
+        self._holding = ""  # why no recipe is in force
         self._owed: list[Trigger] = []  # answered ERROR while the store failed, and not recorded yet
+        self._late: tuple[Job, Record] | None = None  # a part that missed its deadline, and its record
+        self.state = StationState.PREOPERATIONAL
+        self._looked_s = 0.0
+        self._faults: dict[str, str] = dict.fromkeys(self.cameras, "")
 
     def open(self) -> None:
-        """Record what a crash left open, open the devices, replay the self-test, report Ready."""
+        """Record what a crash left open, open the devices, report Ready."""
         self.store.claim()
         self._settle("station.restarted", "the station stopped while this part was inspected; inspect it again")
-        self.camera.open()
-        self.controller.set_recipe(self.recipe.recipe.recipe_id, self.recipe.model.card.classes)
+        for camera in self.cameras.values():
+            camera.open()
+        if self.config.metrics_port:
+            self.metrics.serve(self.config.metrics_port)
+        self.outbox.open()
+        self._put_in_force(self.recipe)
+        self.controller.set_recipes(self.shelf.ids())
         self.controller.open()
-        self.recipe.warm_up()
-        tests = run_selftest(self.recipe)
-        self.controller.set_state(StationState.READY)
-        event("station.ready", recipe=self.recipe.recipe.recipe_id, selftests=tests, records=self.store.count())
+        self._show_state()
+        self.service.ready(f"recipe {self.recipe.recipe_id}")
+        model = next(iter(self.recipe.views.values())).model
+        event(
+            "station.ready", recipe=self.recipe.recipe_id, state=self.state.name, records=self.store.count(),
+            provider=model.provider, threads=model.threads, cameras=list(self.recipe.cameras),
+        )  # fmt: skip
 
     def close(self) -> None:
         """Stop serving and free every device, whichever of them fails; evidence that still waits is written."""
         with ExitStack() as last_to_first:
-            for device in (self.store, self.evidence, self.camera, self.controller):
+            for device in (self.service, self.metrics, self.store, self.shelf, self.outbox, self.evidence):
                 last_to_first.callback(device.close)
+            for camera in self.cameras.values():
+                last_to_first.callback(camera.close)
+            last_to_first.callback(self.inspector.close)
+            last_to_first.callback(self.controller.close)
 
     def run(self, stop: Callable[[], bool]) -> None:
         """Answer triggers until ``stop()`` is true, and the part that was accepted by then; see above for what fails."""
         try:
             while not stop():
                 self._turn()
-            self.controller.set_state(StationState.HALTED)
-            trigger = self.controller.wait(0)
-            if isinstance(trigger, Trigger):
-                self._serve(trigger)
-            if not self.healthy:
-                self._recover()
-            event("station.halted", owed=[trigger.trigger_id for trigger in self._owed])
+            self._stop()
         except ControllerError:
-            self.controller.set_state(StationState.ERROR)
+            self._set_state(StationState.ERROR)
             raise
         except Exception as error:  # nothing is known any more: stop in state Error
             event("station.failed", level=logging.CRITICAL, error=error)
-            self.controller.set_state(StationState.ERROR)
+            self._set_state(StationState.ERROR)
             raise ControllerError(
                 f"the station stopped serving its controller: unforeseen {type(error).__name__}: {error}",
                 fix="start it again, and report the traceback in the log; the part in progress gets an ERROR record",
             ) from error
 
     def _turn(self) -> None:
-        trigger = self.controller.wait(WAIT_MS if self.healthy else RETRY_MS)
-        if isinstance(trigger, Trigger):
-            self.controller.set_state(StationState.SINGLE_EXECUTION)
-            self._serve(trigger)
+        self.service.alive()
+        order = self.controller.wait(WAIT_MS if self.healthy else RETRY_MS)
+        if isinstance(order, Trigger):
+            self._set_state(StationState.SINGLE_EXECUTION)
+            self._serve(order)
+        elif isinstance(order, PrepareRecipe):
+            self.shelf.prepare(order.recipe_id)
         elif not self.healthy:
             self._recover()
-        if self.healthy:
-            self.controller.set_state(StationState.READY)
+        self._finish_late()
+        self._tell_prepared()
+        self._look()
+        self._show_state()
+
+    def _stop(self) -> None:
+        """Answer the part that was accepted, and bring in the true result of one that is late."""
+        self.service.stopping()
+        self._set_state(StationState.HALTED)
+        trigger = self.controller.wait(0)
+        if isinstance(trigger, Trigger):
+            self._serve(trigger)
+        while self._late is not None:
+            self._finish_late()
+            sleep(0.01)
+        if not self.healthy:
+            self._recover()
+        event("station.halted", owed=[trigger.trigger_id for trigger in self._owed])
+
+    # ---- one part
 
     def _serve(self, presented: Trigger) -> None:
         began, word = monotonic(), "part.judged"
+        job: Job | None = None
         try:
             trigger, record = self._known(presented)
             if record is not None:
                 word = "part.asked_again"
+                self.metrics.repeated()
             else:
-                self.store.accept(trigger)
-                record = self._inspect(trigger, began) if trigger == presented else self._reused(trigger)
+                refusal = self._reused(trigger) if trigger != presented else self._change_over(trigger)
+                if refusal is not None:
+                    self.store.accept(trigger)
+                    record = self._record(trigger, refusal)
+                else:
+                    self._wait_for_inspector()
+                    job = self.inspector.start(trigger, self.recipe, began)
+                    self.store.accept(trigger)  # journaled while the cameras expose
+                    record = self._answer_for(job)
                 self.store.commit(record)
+                if job is not None and job.outcome is None:
+                    self._late = (job, record)
         except StoreError as error:
             # What cannot be recorded cannot be passed: the controller hears ERROR and the station leaves Ready.
             event("store.failed", level=logging.ERROR, what=error.what, fix=error.fix)
             self.healthy = False
             self._owed.append(presented)
-            self.controller.set_state(StationState.ERROR)
+            self._set_state(StationState.ERROR)
             record = self._record(presented, error_verdict(error))
         self.controller.answer(record)
+        self.outbox.notify()
+        if word == "part.judged":
+            self.metrics.answered(record, monotonic() - began)
         event(
-            word, trigger_id=record.trigger.trigger_id, serial=presented.serial, verdict=record.judgement.verdict.name,
+            word, trigger_id=record.trigger.trigger_id, serial=record.serial, verdict=record.judgement.verdict.name,
             reasons=[reason.rule_id for reason in record.judgement.reasons], ms=dict(record.stage_ms),
         )  # fmt: skip
 
@@ -143,55 +221,181 @@ class Station:
         renamed = replace(presented, trigger_id=f"{presented.trigger_id}#{digest}")
         return renamed, self.store.find_by_trigger(renamed.trigger_id)
 
-    def _reused(self, trigger: Trigger) -> Record:
+    @staticmethod
+    def _reused(trigger: Trigger) -> Judgement:
         text = f"sequence {trigger.sequence} was already used for another part: the controller must count up"
-        return self._record(trigger, error_judgement("trigger.reused", text))
+        return error_judgement("trigger.reused", text)
 
-    def _inspect(self, trigger: Trigger, began: float) -> Record:
-        deadline_ms, wanted = self.recipe.recipe.deadline_ms, self.recipe.recipe.recipe_id
-        if trigger.recipe_id not in ("", wanted):
-            text = f"recipe {trigger.recipe_id!r} was asked for, {wanted!r} is in force"
-            return self._record(trigger, error_judgement("recipe.mismatch", text))
-        frame: Frame | None = None
-        detections: tuple[Detection, ...] = ()
-        stages: tuple[tuple[str, float], ...] = ()
+    def _answer_for(self, job: Job) -> Record:
+        """The record of a part in work: its result, or ERROR when the deadline passes first."""
+        told = False
+        while job.outcome is None and (left_s := job.left_s()) > 0:
+            job.wait(min(left_s, WAIT_MS / 1000))
+            if job.acquired and not told:
+                told = True
+                self.controller.acquired(job.trigger)
+            self.service.alive()
+        if job.outcome is None:
+            text = f"no result within the deadline of {job.recipe.deadline_ms} ms"
+            return self._record(job.trigger, error_judgement("station.deadline", text))
+        outcome = job.outcome
+        judgement = outcome.seen.judgement
+        if outcome.spent_ms > job.recipe.deadline_ms and judgement.verdict != Verdict.ERROR:
+            text = f"judged after {outcome.spent_ms:.0f} ms, the deadline is {job.recipe.deadline_ms} ms"
+            record = self._record(job.trigger, error_judgement("station.deadline", text), outcome=outcome)
+            return replace(record, late=self._late_result(outcome, record))
+        judgement = self._without_repeat(job, outcome)
+        return self._with_evidence(self._record(job.trigger, judgement, outcome=outcome), outcome)
+
+    def _without_repeat(self, job: Job, outcome: Outcome) -> Judgement:
+        """ERROR for a serial that was judged before, where the recipe forbids that."""
+        judgement, serial = outcome.seen.judgement, outcome.read_serial or job.trigger.serial
+        if job.recipe.recipe.serial.repeated == "accept" or not serial:
+            return judgement
+        earlier = self.store.judged(serial, job.trigger.lot)
+        if earlier is None:
+            return judgement
+        text = f"serial {serial!r} was judged {earlier.judgement.verdict.name} on {earlier.judged_at:%Y-%m-%d %H:%M}"
+        return with_reason(judgement, Reason("serial.repeated", text), Verdict.ERROR)
+
+    def _finish_late(self) -> None:
+        """Append the true result of the part that missed its deadline, once it is there."""
+        if self._late is None:
+            return
+        job, record = self._late
+        if job.outcome is None:
+            if job.left_s() < -STUCK_S:
+                raise _stuck(f"part {job.trigger.trigger_id}")
+            return
+        self._late = None
+        self.metrics.late()
         try:
-            frame = self.camera.grab(trigger, deadline_ms)
-            grabbed = ("grab", 1000 * (monotonic() - began))
-            seen = self.recipe.inspect({self.recipe.recipe.camera: frame})
-            judgement, detections, stages = seen.judgement, seen.detections, (grabbed, *seen.stage_ms)
-        except InspectionError as error:
-            judgement = error_verdict(error)
-        spent_ms = 1000 * (monotonic() - began)
-        if spent_ms > deadline_ms and judgement.verdict != Verdict.ERROR:
-            text = f"judged after {spent_ms:.0f} ms, the deadline is {deadline_ms} ms"
-            judgement = error_judgement("station.deadline", text)
-        record = replace(
-            self._record(trigger, judgement, frame=frame),
-            detections=detections,
-            stage_ms=(*stages, ("total", spent_ms)),
+            self.store.commit_late(record.record_id, self._late_result(job.outcome, record))
+        except StoreError as error:
+            event("store.failed", level=logging.ERROR, what=error.what, fix=error.fix, late_result_of=record.record_id)
+            self.healthy = False
+        verdict = job.outcome.seen.judgement.verdict.name
+        event(
+            "part.late",
+            level=logging.WARNING,
+            record_id=record.record_id,
+            true_verdict=verdict,
+            ms=job.outcome.spent_ms,
         )
-        return self._with_evidence(record, frame)
 
-    def _record(self, trigger: Trigger, judgement: Judgement, *, frame: Frame | None = None) -> Record:
+    def _wait_for_inspector(self) -> None:
+        """Until the part before, which was answered without its result, is out of the inspector's hands."""
+        until_s = monotonic() + self.recipe.deadline_ms / 1000 + STUCK_S
+        while self.inspector.busy:
+            self._finish_late()
+            if monotonic() > until_s:
+                raise _stuck("the part before")
+            sleep(0.001)
+
+    def _record(self, trigger: Trigger, judgement: Judgement, *, outcome: Outcome | None = None) -> Record:
+        frames = outcome.frames if outcome else {}
+        stages = (*outcome.seen.stage_ms, ("total", outcome.spent_ms)) if outcome else ()
         return Record(
             trigger=trigger,
             judgement=judgement,
-            detections=(),
-            frame_ids=(frame.frame_id,) if frame else (),
+            detections=outcome.seen.detections if outcome else (),
+            frame_ids=tuple(frame.frame_id for frame in frames.values()),
             recipe_sha256=self.recipe.sha256,
-            model_sha256=self.recipe.model.sha256,
+            model_sha256=self.recipe.model_sha256,
             station_id=self.config.station_id,
-            stage_ms=(),
-            simulated=self.simulated or (frame is not None and frame.simulated),
+            stage_ms=stages,
+            simulated=self.simulated or any(frame.simulated for frame in frames.values()),
             judged_at=utc_now(),
+            recipe_id=self.recipe.recipe_id,
+            read_serial=outcome.read_serial if outcome else "",
         )
 
-    def _with_evidence(self, record: Record, frame: Frame | None) -> Record:
-        if frame is None or (self.config.evidence.keep == "not-ok" and record.judgement.verdict == Verdict.OK):
+    def _with_evidence(self, record: Record, outcome: Outcome) -> Record:
+        if not outcome.frames:
             return record
-        images = [("frame", frame.image)]
+        if self.config.evidence.keep == "not-ok" and record.judgement.verdict == Verdict.OK:
+            return record
+        images: list[tuple[str, Image]] = [(role, frame.image) for role, frame in outcome.frames.items()]
+        images += [(f"{role}_raw", frame.raw) for role, frame in outcome.frames.items() if frame.raw is not None]
         return replace(record, evidence=self.evidence.offer(record.record_id, record.trigger.lot, images))
+
+    def _late_result(self, outcome: Outcome, record: Record) -> LateResult:
+        seen, kept = outcome.seen, self._with_evidence(record, outcome)
+        frames = tuple(frame.frame_id for frame in outcome.frames.values())
+        stages = (*seen.stage_ms, ("total", outcome.spent_ms))
+        return LateResult(seen.judgement, seen.detections, stages, utc_now(), frames, kept.evidence)
+
+    # ---- recipes
+
+    def _change_over(self, trigger: Trigger) -> Judgement | None:
+        """Put the recipe that the part asks for in force; the ERROR judgement when that cannot be."""
+        wanted = trigger.recipe_id
+        if self._holding and wanted in ("", self.recipe.recipe_id):
+            return error_judgement("recipe.refused", f"no recipe is in force: {self._holding}")
+        if wanted == "" and not self._holding:
+            return None
+        try:
+            loaded = self.shelf.take(wanted)
+        except Refusal as refusal:
+            if self.config.refused_recipe == "hold":
+                self._holding = refusal.reason.text
+            return Judgement(Verdict.ERROR, (refusal.reason,))
+        if loaded is not self.recipe or self._holding:
+            self._put_in_force(loaded)
+        return None
+
+    def _put_in_force(self, loaded: LoadedRecipe) -> None:
+        self.recipe, self._holding = loaded, ""
+        self.inspector.use(loaded)
+        self.controller.set_recipe(loaded.recipe_id, loaded.classes)
+        self.metrics.recipe(loaded.recipe_id, loaded.sha256)
+        event("recipe.in_force", recipe=loaded.recipe_id, sha256=loaded.sha256)
+
+    def _tell_prepared(self) -> None:
+        for recipe_id, refusal in self.shelf.finished():
+            if refusal is None and self._holding:
+                self._put_in_force(self.shelf.take(recipe_id))
+            self.controller.prepared(recipe_id, refusal)
+            self.controller.set_recipes(self.shelf.ids())
+
+    # ---- health
+
+    def _set_state(self, state: StationState) -> None:
+        if state != self.state:
+            event("station.state", state=state.name)
+            self.outbox.show_state(state.name)
+            self.metrics.show(state, store=self.healthy, cameras=self._faults)
+        self.state = state
+        self.controller.set_state(state)
+
+    def _show_state(self) -> None:
+        """Ready only when a part could be judged now."""
+        if not self.healthy or any(self._faults.values()):
+            self._set_state(StationState.ERROR)
+        elif self._holding:
+            self._set_state(StationState.INITIALIZED)
+        elif self._late is None:
+            self._set_state(StationState.READY)
+
+    def _look(self) -> None:
+        """See what cameras say of themselves; now and then what publishers and evidence do."""
+        for role, camera in self.cameras.items():
+            fault = camera.fault()
+            if fault != self._faults[role]:
+                event("camera.fault" if fault else "camera.good", level=logging.WARNING, camera=role, fault=fault)
+            self._faults[role] = fault
+        if monotonic() - self._looked_s < LOOK_S:
+            return
+        self._looked_s = monotonic()
+        self.metrics.show(self.state, store=self.healthy, cameras=self._faults)
+        self.metrics.evidence(skipped=self.evidence.skipped, failed=self.evidence.failed)
+        try:
+            self.outbox.trim(self.store)
+            for name, status in self.outbox.status().items():
+                self.metrics.publisher(name, connected=status.connected, waiting=status.waiting)
+        except StoreError as error:
+            event("store.failed", level=logging.ERROR, what=error.what, fix=error.fix)
+            self.healthy = False
 
     def _recover(self) -> None:
         """Back to health as soon as the store takes writes again and has a record of every part that was answered."""
@@ -213,15 +417,8 @@ class Station:
             event("part.interrupted", trigger_id=trigger.trigger_id, serial=trigger.serial, rule=rule_id)
 
 
-def prepare_recipe(config: StationConfig) -> LoadedRecipe:
-    """Verify and load the recipe and see that this station has the camera it asks for; ConfigError otherwise."""
-    folder = Path(config.recipe)
-    verify(folder)
-    loaded = open_recipe(folder, threads=config.threads, provider=config.provider)
-    if loaded.recipe.camera not in config.cameras:
-        raise ConfigError(
-            f"recipe {loaded.recipe.recipe_id} looks through camera {loaded.recipe.camera!r}; "
-            f"station {config.station_id} has {', '.join(sorted(config.cameras))}",
-            fix="name the camera so in the station config, or choose another recipe",
-        )
-    return loaded
+def _stuck(part: str) -> ControllerError:
+    return ControllerError(
+        f"{part} has been in work for {STUCK_S:.0f} s beyond its deadline",
+        fix="the station's service starts it again; check camera driver and processor load",
+    )

@@ -184,6 +184,16 @@ class Store:
         if self.outbox:
             database.execute("INSERT INTO outbox (kind, record_id) VALUES (?, ?)", (kind, record_id))
 
+    def outbox_span(self) -> tuple[int, int]:
+        """Sequences of the oldest and the newest row that wait in the outbox, (1, 0) when none does."""
+        oldest, newest = self._rows("SELECT (SELECT min(sequence) FROM outbox), (SELECT max(sequence) FROM outbox)", ())[0]
+        return (1, 0) if oldest is None else (int(oldest), int(newest))
+
+    def drop_outbox(self, last: int) -> int:
+        """Drop the outbox's rows up to the sequence ``last``; how many there were."""
+        with self.transaction() as database:
+            return database.execute("DELETE FROM outbox WHERE sequence <= ?", (last,)).rowcount
+
     def find_by_trigger(self, trigger_id: str) -> Record | None:
         """The record of a trigger; None when it has none."""
         rows = self._rows(f"{_WITH_LATE} WHERE trigger_id = ?", (trigger_id,))
@@ -192,6 +202,12 @@ class Store:
     def find(self, record_id: str) -> Record | None:
         """The record of this id; None when there is none."""
         rows = self._rows(f"{_WITH_LATE} WHERE records.record_id = ?", (record_id,))
+        return self._record(*rows[0][1:]) if rows else None
+
+    def judged(self, serial: str, lot: str) -> Record | None:
+        """The newest record of a serial in a lot with a verdict other than ERROR; None when there is none."""
+        sql = f"{_WITH_LATE} WHERE serial = ? AND lot = ? AND verdict <> 0 ORDER BY records.rowid DESC LIMIT 1"
+        rows = self._rows(sql, (serial, lot))
         return self._record(*rows[0][1:]) if rows else None
 
     def unanswered(self) -> tuple[Trigger, ...]:

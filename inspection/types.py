@@ -172,6 +172,8 @@ class LateResult:
     detections: tuple[Detection, ...]
     stage_ms: tuple[tuple[str, float], ...]
     judged_at: datetime
+    frame_ids: tuple[str, ...] = ()
+    evidence: str = ""
 
     def __post_init__(self) -> None:
         _utc(self.judged_at, "judged_at")
@@ -270,6 +272,8 @@ def _late(row: dict[str, Any]) -> LateResult:
         _detections(row["detections"]),
         tuple(row["stage_ms"].items()),
         datetime.fromisoformat(row["judged_at"]),
+        tuple(row["frame_ids"]),
+        row["evidence"],
     )
 
 

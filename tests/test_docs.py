@@ -12,8 +12,9 @@ from pydantic import BaseModel
 from datasets.importers import IMPORTERS
 from inspection import cli, errors
 from inspection.cameras import CAMERAS
-from inspection.config import Recipe, StationConfig
+from inspection.config import StationConfig
 from inspection.controllers import CONTROLLERS
+from inspection.recipe_config import Recipe
 from tools.config_reference import PAGE, reference
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,24 +7,43 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from inspection.cameras.folder import FolderCameraConfig
+from inspection.cameras.opencv import OpencvCameraConfig
+from inspection.cameras.pylon import PylonCameraConfig
 from inspection.cameras.simulated import CameraFault, SimulatedCameraConfig
-from inspection.config import EvidenceSection, QualitySection, Recipe, RegistrationSection, RuleSection, StationConfig
+from inspection.config import EvidenceSection, StationConfig
+from inspection.controllers.modbus_client import ModbusClientConfig
 from inspection.controllers.modbus_tcp import ModbusTcpConfig
 from inspection.controllers.simulated import SimulatedControllerConfig
+from inspection.recipe_config import QualitySection, Recipe, RegistrationSection, RoiSection, RuleSection, ViewSection
+from inspection.controllers.tcp_text import TcpTextConfig
+from inspection.publishers.folder import FolderConfig
+from inspection.publishers.mqtt import MqttConfig
+from inspection.publishers.postgres import PostgresConfig
+from inspection.publishers.webhook import WebhookConfig
 
 PAGE = Path(__file__).resolve().parent.parent / "deploy" / "configuration.md"
 SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("recipe.toml", Recipe),
-    ("recipe.toml [registration]", RegistrationSection),
-    ("recipe.toml [quality]", QualitySection),
-    ("recipe.toml [[rules]]", RuleSection),
+    ("recipe.toml [views.ROLE]", ViewSection),
+    ("recipe.toml [views.ROLE.registration]", RegistrationSection),
+    ("recipe.toml [views.ROLE.quality]", QualitySection),
+    ("recipe.toml [[views.ROLE.rois]]", RoiSection),
+    ("recipe.toml [[views.ROLE.rules]]", RuleSection),
     ("station.toml", StationConfig),
     ("station.toml [evidence]", EvidenceSection),
     ('station.toml [cameras.NAME], kind = "folder"', FolderCameraConfig),
+    ('station.toml [cameras.NAME], kind = "opencv"', OpencvCameraConfig),
+    ('station.toml [cameras.NAME], kind = "pylon"', PylonCameraConfig),
     ('station.toml [cameras.NAME], kind = "simulated"', SimulatedCameraConfig),
     ("station.toml [[cameras.NAME.faults]]", CameraFault),
     ('station.toml [controller], kind = "modbus_tcp"', ModbusTcpConfig),
+    ('station.toml [controller], kind = "modbus_client"', ModbusClientConfig),
     ('station.toml [controller], kind = "simulated"', SimulatedControllerConfig),
+    ('station.toml [controller], kind = "tcp_text"', TcpTextConfig),
+    ('station.toml [publishers.NAME], kind = "folder"', FolderConfig),
+    ('station.toml [publishers.NAME], kind = "mqtt"', MqttConfig),
+    ('station.toml [publishers.NAME], kind = "postgres"', PostgresConfig),
+    ('station.toml [publishers.NAME], kind = "webhook"', WebhookConfig),
 )
 INTRODUCTION = """# Configuration reference
 

@@ -53,12 +53,14 @@ STARTING, UNSENT, UNACCEPTED, UNRECORDED, UNREAD = PHASES = (
 # The line
 
 
-def present_parts(port: int, log: Path, seed: int, *, interval_ms: int, stop: Event) -> None:
+def present_parts(
+    port: int, log: Path, seed: int, *, interval_ms: int, stop: Event, recipe_id: str = RECIPE_ID
+) -> None:
     """A PLC that presents parts, and misbehaves, until told to stop; runs as a process of its own."""
     logging.getLogger("pymodbus").setLevel(logging.CRITICAL)  # a lost link is noted in the log of the line
     journal = Journal(log)
     link = Link("127.0.0.1", port, journal)
-    part = Part(random.Random(seed).randrange(1, 2**32), 0, "", LOT, RECIPE_ID)
+    part = Part(random.Random(seed).randrange(1, 2**32), 0, "", LOT, recipe_id)
     plc = Plc(link, journal, part, give_up_s=PART_LIMIT_S)
     faults: list[str] = []
     try:

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from datasets.manifest import Dataset
 from datasets.sample import Sample
-from inspection.config import LEAST_SCORE, MOST_SCORE
 from inspection.errors import UsageError
 from inspection.judge import Rule
 from inspection.model import Calibration, ClassLimit, LoadedModel, ModelCard
+from inspection.recipe_config import LEAST_SCORE, MOST_SCORE
 from inspection.types import Verdict
 from training.evaluate import Case, Evaluation, evaluate
 from training.export import SCORE_TOLERANCE, write_card

@@ -23,8 +23,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from inspection.config import LEAST_SCORE, MOST_SCORE
 from inspection.errors import UsageError
+from inspection.recipe_config import LEAST_SCORE, MOST_SCORE
 from training.metrics import Floats, clopper_pearson
 
 Count = Literal["groups", "parts"]

@@ -10,10 +10,13 @@ from inspection.types import Frame, Trigger
 
 CAMERAS = {
     "folder": "inspection.cameras.folder:FolderCamera",
+    "genicam": "inspection.cameras.genicam:GenicamCamera",
+    "opencv": "inspection.cameras.opencv:OpencvCamera",
+    "pylon": "inspection.cameras.pylon:PylonCamera",
     "simulated": "inspection.cameras.simulated:SimulatedCamera",
 }
 # Drivers that may hang or crash: each runs in a process of its own, which can be ended and started again.
-OWN_PROCESS: frozenset[str] = frozenset()
+OWN_PROCESS = frozenset({"genicam", "opencv", "pylon"})
 STAND_INS = frozenset({"folder", "simulated"})  # cameras whose records never count as production
 
 
@@ -41,5 +44,9 @@ class Camera(Protocol):
 
 def make_camera(config: Any, camera_id: str) -> Camera:
     """The camera of a config section, in a process of its own where its driver needs one; not opened yet."""
+    if config.kind in OWN_PROCESS:
+        from inspection.cameras.own_process import OwnProcessCamera
+
+        return OwnProcessCamera(config, camera_id=camera_id)
     made: Camera = resolve(CAMERAS, config.kind, "camera")(config, camera_id=camera_id)
     return made

@@ -26,7 +26,12 @@ ACKNOWLEDGE = slice(41, 42)
 TRIGGER = slice(42, 43)
 PLC_BLOCK = slice(0, 43)
 
-# Written by the station.  VALID is the last register.
+# Written by the PLC, behind the request and apart from it: a wish to have a recipe at hand.
+PREPARE_RECIPE_ID = slice(43, 55)
+PREPARE = slice(55, 56)
+PREPARE_BLOCK = slice(43, 56)
+
+# Written by the station.  VALID is the last register of the block that every line reads.
 VERSION = slice(100, 101)
 HEARTBEAT = slice(101, 102)
 STATE = slice(102, 103)
@@ -50,6 +55,14 @@ PROCESSING_MS = slice(130, 132)
 VALID = slice(132, 133)
 RESULT = slice(114, 132)
 STATION_BLOCK = slice(100, 133)
+
+# Written by the station, for lines that want to know more.
+ACQUIRED = slice(133, 134)
+RECIPE_IN_FORCE = slice(134, 146)
+PREPARE_STATUS = slice(146, 147)
+PREPARE_REASON = slice(147, 148)
+TRIGGER_SEEN = slice(148, 149)
+MORE_BLOCK = slice(133, 149)
 
 COUNTED_CLASSES = 8
 ALARM_PLC_SILENT = 1
@@ -76,6 +89,12 @@ REASON_CODES = {
     "recipe": 43,
     "store": 44,
     "trigger": 45,
+    "serial": 46,
+    "serial.unreadable": 47,
+    "serial.mismatch": 48,
+    "serial.repeated": 49,
+    "recipe.unknown": 50,
+    "recipe.refused": 51,
 }
 
 
@@ -87,6 +106,16 @@ class Reject(IntEnum):
     NOT_READY = 2
     BAD_SEQUENCE = 3
     BAD_TEXT = 4
+    REUSED = 5
+
+
+class PrepareStatus(IntEnum):
+    """How far the recipe is that the PLC wants at hand; the value of the register ``prepare_status``."""
+
+    NONE = 0
+    PREPARING = 1
+    PREPARED = 2
+    REFUSED = 3
 
 
 @dataclass(frozen=True, slots=True)

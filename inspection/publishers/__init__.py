@@ -7,7 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-PUBLISHERS: dict[str, str] = {}
+PUBLISHERS = {
+    "folder": "inspection.publishers.folder:FolderPublisher",
+    "mqtt": "inspection.publishers.mqtt:MqttPublisher",
+    "postgres": "inspection.publishers.postgres:PostgresPublisher",
+    "webhook": "inspection.publishers.webhook:WebhookPublisher",
+}
 
 
 @dataclass(frozen=True, slots=True)

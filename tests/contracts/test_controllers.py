@@ -17,13 +17,16 @@ from pymodbus.client import ModbusTcpClient
 
 from inspection.controllers import CONTROLLERS, Controller, StationState
 from inspection.controllers import register_map as at
+from inspection.controllers.modbus_client import ModbusClientConfig, ModbusClientController
 from inspection.controllers.modbus_tcp import ModbusTcpConfig, ModbusTcpController
-from inspection.controllers.register_map import Reject, Request, Result
+from inspection.controllers.register_map import PrepareStatus, Reject, Request, Result
 from inspection.controllers.simulated import SimulatedController, SimulatedControllerConfig
+from inspection.controllers.tcp_text import TcpTextConfig, TcpTextController
 from inspection.errors import ControllerError
 from inspection.types import (
     Detection,
     Judgement,
+    PrepareRecipe,
     Reason,
     Record,
     Region,
@@ -104,6 +107,10 @@ class Plc:
         image = self.image()
         return at.decode_result(image[at.RESULT]) if image[at.VALID] == [1] else None
 
+    def more(self, register: slice) -> list[int]:
+        """Registers behind 132."""
+        return list(self._client.read_holding_registers(register.start, count=register.stop - register.start).registers)
+
     def rejected(self) -> tuple[int, int, int]:
         image = self.image()
         return image[at.REJECTS][0], image[at.REJECT_CODE][0], at.decode_u32(image[at.REJECT_SEQUENCE])
@@ -135,7 +142,7 @@ def plc(station: ModbusTcpController) -> Iterator[Plc]:
 
 def taken(station: Controller) -> Trigger:
     trigger = station.wait(LIMIT_MS)
-    assert trigger is not None
+    assert isinstance(trigger, Trigger)
     return trigger
 
 
@@ -173,7 +180,79 @@ class ModbusLine:
         self.controller.close()
 
 
-LINES = {"simulated": SimulatedLine, "modbus_tcp": ModbusLine}
+class TextLine:
+    """The text server with a plain socket, which presents the same part again and again."""
+
+    def __init__(self) -> None:
+        config = TcpTextConfig(port=free_port())
+        self.controller: Controller = TcpTextController(config)
+        self.controller.open()
+        self._plc = socket.create_connection(("127.0.0.1", config.port), timeout=3)
+
+    def present(self) -> None:
+        """Until the station has heard it, as its answer shows."""
+        self._plc.sendall(f"TRIGGER {PART.run} {PART.sequence} SN-7 LOT9 board-a\r\n".encode())
+        heard = b""
+        while not (b"ACCEPTED" in heard or b"REFUSED" in heard):
+            heard += self._plc.recv(4096)
+
+    def close(self) -> None:
+        self._plc.close()
+        self.controller.close()
+
+
+PLC_MEMORY = """
+import asyncio, sys
+from pymodbus.server import StartAsyncTcpServer
+from pymodbus.simulator import DataType, SimData, SimDevice
+memory = SimDevice(id=0, simdata=[SimData(0, count=200, datatype=DataType.REGISTERS)])
+asyncio.run(StartAsyncTcpServer(memory, address=("127.0.0.1", int(sys.argv[1]))))
+"""
+
+
+class PolledLine:
+    """A PLC that only serves (pymodbus, a process of its own): its program writes into its own memory."""
+
+    def __init__(self) -> None:
+        port = free_port()
+        self._memory = subprocess.Popen([sys.executable, "-c", PLC_MEMORY, str(port)])
+        config = ModbusClientConfig(host="127.0.0.1", port=port, poll_ms=1)
+        self.controller: Controller = ModbusClientController(config, classes=CLASSES)
+        self.controller.open()  # the PLC need not be there yet
+        try:
+            until(lambda: serves(port), limit_s=30.0)
+            self.plc = Plc(port)
+            until(lambda: self.plc.read(at.VERSION) == at.PROTOCOL_VERSION, limit_s=30.0)
+        except BaseException:
+            self._memory.kill()
+            self._memory.wait()
+            raise
+
+    def present(self) -> None:
+        self._trigger(0)
+        assert not self.plc.write(0, at.encode_request(PART)).isError()
+        self._trigger(1)
+
+    def _trigger(self, value: int) -> None:
+        self.plc.flag(at.TRIGGER, value)
+        until(lambda: self.plc.more(at.TRIGGER_SEEN) == [value])
+
+    def close(self) -> None:
+        self.plc.close()
+        self.controller.close()
+        self._memory.kill()
+        self._memory.wait()
+
+
+def serves(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+LINES = {"simulated": SimulatedLine, "modbus_tcp": ModbusLine, "modbus_client": PolledLine, "tcp_text": TextLine}
 
 
 @pytest.fixture(params=sorted(CONTROLLERS))
@@ -329,6 +408,10 @@ def test_the_run_number_of_the_simulated_line_can_be_given() -> None:
         (ModbusTcpConfig, {"port": 0}),
         (ModbusTcpConfig, {"heartbeat_ms": 0}),
         (ModbusTcpConfig, {"prot": 1502}),
+        (ModbusTcpConfig, {"max_connections": 0}),
+        (ModbusClientConfig, {}),
+        (ModbusClientConfig, {"host": "plc", "station_block_at": 55}),
+        (ModbusClientConfig, {"host": "plc", "plc_block_at": 120}),
     ],
 )
 def test_a_wrong_config_is_refused(config: Any, wrong: dict[str, Any]) -> None:
@@ -364,17 +447,17 @@ def test_waiting_on_a_closed_server_is_an_error(station: ModbusTcpController) ->
         station.wait(LIMIT_MS)
 
 
-def test_missing_pymodbus_names_the_install_line() -> None:
-    """Without pymodbus the module imports and configures; only open fails, with the pip line."""
+def test_the_server_needs_no_package() -> None:
+    """A station that serves Modbus TCP installs nothing but the base dependencies."""
     program = (
         "import sys; sys.modules['pymodbus'] = None\n"
         "from inspection.controllers.modbus_tcp import ModbusTcpConfig, ModbusTcpController\n"
-        "from inspection.errors import DriverMissing\n"
-        "try: ModbusTcpController(ModbusTcpConfig(), classes=()).open()\n"
-        "except DriverMissing as error: print(error.fix)\n"
+        "controller = ModbusTcpController(ModbusTcpConfig(port=int(sys.argv[1])), classes=())\n"
+        "controller.open(); controller.close(); print('served')\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout.strip() == 'pip install "lineside[modbus]"'
+    command = [sys.executable, "-c", program, str(free_port())]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "served"
 
 
 # The Modbus server: the handshake
@@ -606,7 +689,7 @@ def test_a_plc_without_heartbeat_is_no_alarm_when_not_watched(port: int) -> None
     assert alarms == 0
 
 
-@pytest.mark.parametrize("address", [at.STATION_BLOCK.start, at.VALID.start, at.PLC_BLOCK.stop])
+@pytest.mark.parametrize("address", [at.STATION_BLOCK.start, at.VALID.start, at.PREPARE_BLOCK.stop])
 def test_the_plc_cannot_write_what_is_not_its_own(station: ModbusTcpController, plc: Plc, address: int) -> None:
     """A write outside the PLC's registers is refused with exception 2 and changes nothing."""
     before = plc.image()[at.STATE.start :]
@@ -621,6 +704,96 @@ def test_a_flag_other_than_0_or_1_is_refused_whole(station: ModbusTcpController,
     assert (reply.isError(), reply.exception_code) == (True, 3)
     plc.present(PART)
     assert taken(station).sequence == 7
+
+
+def test_a_number_of_the_part_in_progress_is_refused_to_another_part(station: ModbusTcpController, plc: Plc) -> None:
+    """The result of one part is never shown as that of another serial: refused as REUSED, with and without an edge."""
+    other = replace(PART, serial="SN-X")
+    plc.present(PART)
+    trigger = taken(station)
+    plc.present(other)
+    assert plc.rejected() == (1, Reject.REUSED, 7)
+    plc.present(PART)  # the part itself again: a repeat
+    assert plc.rejected()[0] == 1
+    for _ in range(3):
+        plc.write(0, plc.block(other))  # as a PLC does that writes its block in every cycle
+    assert plc.rejected() == (2, Reject.REUSED, 7)
+    station.set_state(StationState.SINGLE_EXECUTION)
+    station.answer(record(trigger))
+    plc.present(other)
+    assert plc.rejected() == (3, Reject.REUSED, 7)
+    assert station.wait(20) is None
+
+
+def test_the_part_may_move_when_its_pictures_are_taken(station: ModbusTcpController, plc: Plc) -> None:
+    """acquired rises before the result, stays, and falls with the next part; another part's does not raise it."""
+    plc.present(PART)
+    trigger = taken(station)
+    station.acquired(replace(trigger, trigger_id="other"))
+    assert plc.more(at.ACQUIRED) == [0]
+    station.acquired(trigger)
+    assert (plc.more(at.ACQUIRED), plc.read(at.BUSY)) == ([1], 1)
+    station.answer(record(trigger))
+    plc.acknowledge()
+    assert plc.more(at.ACQUIRED) == [1]
+    plc.present(NEXT)
+    assert plc.more(at.ACQUIRED) == [0]
+
+
+def test_the_recipe_in_force_is_shown(station: ModbusTcpController, plc: Plc) -> None:
+    """The PLC can read which recipe a part without recipe_id would be inspected with."""
+    station.set_recipe("board-b", ("short",))
+    assert at.decode_text(plc.more(at.RECIPE_IN_FORCE)) == "board-b"
+
+
+def wish(plc: Plc, recipe_id: str) -> None:
+    plc.flag(at.PREPARE, 0)
+    assert not plc.write(at.PREPARE_RECIPE_ID.start, [*at.encode_text(recipe_id, 12), 1]).isError()
+
+
+def test_a_recipe_is_prepared_on_request(station: ModbusTcpController, plc: Plc) -> None:
+    """The wish reaches the station, its outcome the PLC, and the flag's fall clears it."""
+    wish(plc, "board-b")
+    assert plc.more(at.PREPARE_STATUS) == [PrepareStatus.PREPARING]
+    assert station.wait(LIMIT_MS) == PrepareRecipe("board-b")
+    assert station.wait(20) is None
+    station.prepared("board-b", None)
+    assert plc.more(at.PREPARE_STATUS) == [PrepareStatus.PREPARED]
+    plc.flag(at.PREPARE, 0)
+    assert plc.more(at.PREPARE_STATUS) == [PrepareStatus.NONE]
+
+
+def test_a_refused_recipe_has_its_reason(station: ModbusTcpController, plc: Plc) -> None:
+    """A refusal shows the number of its rule; an empty or garbled name is refused at once."""
+    wish(plc, "nope")
+    assert station.wait(LIMIT_MS) == PrepareRecipe("nope")
+    station.prepared("nope", Reason("recipe.refused", "its seal is broken"))
+    shown = slice(at.PREPARE_STATUS.start, at.PREPARE_REASON.stop)
+    assert plc.more(shown) == [PrepareStatus.REFUSED, 51]
+    wish(plc, "")
+    assert (plc.more(shown), station.wait(20)) == ([PrepareStatus.REFUSED, 50], None)
+
+
+def test_the_last_wish_counts(station: ModbusTcpController, plc: Plc) -> None:
+    """A wish that was replaced is not answered in the name of the new one, and a part goes before any wish."""
+    wish(plc, "a")
+    assert station.wait(LIMIT_MS) == PrepareRecipe("a")
+    wish(plc, "b")
+    plc.present(PART)
+    station.prepared("a", None)
+    assert plc.more(at.PREPARE_STATUS) == [PrepareStatus.PREPARING]
+    assert taken(station).sequence == 7
+    assert station.wait(LIMIT_MS) == PrepareRecipe("b")
+
+
+def test_a_request_and_a_wish_fit_one_telegram(station: ModbusTcpController, plc: Plc) -> None:
+    """A PLC that writes 0..55 in every cycle triggers once and prepares once."""
+    words = [*plc.block(PART), *at.encode_text("b", 12), 1]
+    for _ in range(3):
+        assert not plc.write(0, words).isError()
+    assert taken(station).sequence == 7
+    assert station.wait(LIMIT_MS) == PrepareRecipe("b")
+    assert station.wait(20) is None
 
 
 def test_the_count_registers_follow_the_recipe(station: ModbusTcpController, plc: Plc) -> None:

@@ -148,7 +148,8 @@ def test_findings_of_a_ninth_class_are_counted_together() -> None:
 
 @pytest.mark.parametrize(
     ("rule_id", "code"),
-    [("ng.open", 1), ("station.deadline", 41), ("quality.new", 20), ("store.failed", 44), ("max_open", 255)],
+    [("ng.open", 1), ("station.deadline", 41), ("quality.new", 20), ("store.failed", 44), ("serial.mismatch", 48),
+     ("recipe.unknown", 50), ("recipe.other", 43), ("max_open", 255)],
 )
 def test_a_rule_has_its_own_code_or_that_of_its_family_or_255(rule_id: str, code: int) -> None:
     """Every reason has a number that the PLC programmer can look up."""
@@ -170,7 +171,7 @@ def test_the_page_names_every_register_at_its_address() -> None:
     """The PLC programmer's tables and the code agree on name, address and 4xxxx number of every register."""
     rows = re.findall(r"^\| (\d+)(?:\.\.(\d+))? \| (4\d{4}) \| (\w+) \|", PAGE, re.MULTILINE)
     page = {name.upper(): (int(first), int(last or first), int(number)) for first, last, number, name in rows}
-    blocks = {"PLC_BLOCK", "STATION_BLOCK", "RESULT"}
+    blocks = {"PLC_BLOCK", "PREPARE_BLOCK", "STATION_BLOCK", "MORE_BLOCK", "RESULT"}
     code = {
         name: (where.start, where.stop - 1, 40001 + where.start)
         for name, where in vars(at).items()

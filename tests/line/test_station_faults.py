@@ -234,6 +234,13 @@ class DeadLink(SimulatedController):
         raise ControllerError("the link is dead", fix="see to it")
 
 
+class BrokenLink(SimulatedController):
+    """A line with a mistake in it."""
+
+    def answer(self, record: Record) -> None:
+        raise ZeroDivisionError("division by zero")
+
+
 class BrokenCamera(FolderCamera):
     """A driver with a mistake in it."""
 
@@ -267,31 +274,39 @@ def test_a_dead_controller_stops_the_station_and_keeps_the_record(bench: Bench, 
     assert [record] == bench.play(config) == bench.records()
 
 
-def test_the_unforeseen_stops_the_station_and_costs_one_part(bench: Bench, good_frames: str) -> None:
-    """A mistake in a driver stops the station in state Error; after a restart the part in progress is ERROR."""
-    config = bench.config(simulated_line("A", "B", more="run_number = 7"), camera=good_frames)
-    station = bench.station(config)
-    station.camera = BrokenCamera(station.config.cameras["top"], camera_id="top")  # type: ignore[arg-type]
+def test_the_unforeseen_in_a_driver_is_error(bench: Bench, good_frames: str) -> None:
+    """A mistake in a camera driver costs each part its verdict, and neither the record nor the station."""
+    station = bench.station(bench.config(simulated_line("A", "B"), camera=good_frames))
+    station.cameras["top"] = BrokenCamera(station.config.cameras["top"], camera_id="top")  # type: ignore[arg-type]
     station.open()
-    error = stopped_in_error(station)
-    assert "unforeseen ZeroDivisionError: division by zero" in error.what
-    assert (bench.records(), bench.open_triggers()) == ([], 1)
-    given = bench.play(config)
-    assert [("ERROR", "station.restarted"), ("OK", "")] == outcomes(given) == outcomes(bench.records())
+    run_until_finished(station)
+    assert [("ERROR", "station.failed")] * 2 == outcomes(bench.records())
+    assert "unforeseen ZeroDivisionError" in bench.records()[0].judgement.reasons[0].text
+
+
+def test_the_unforeseen_stops_the_station_and_costs_no_record(bench: Bench, good_frames: str) -> None:
+    """A mistake in the station's own thread stops it in state Error; after a restart the record is answered."""
+    config = bench.config(simulated_line("A", more="run_number = 7"), camera=good_frames)
+    station = bench.station(config)
+    station.controller = BrokenLink(station.config.controller)  # type: ignore[arg-type]
+    station.open()
+    assert "unforeseen ZeroDivisionError: division by zero" in stopped_in_error(station).what
+    (record,) = bench.records()
+    assert [record] == bench.play(config) == bench.records()
 
 
 def test_a_device_that_cannot_be_closed_does_not_keep_the_others_open(bench: Bench, good_frames: str) -> None:
     """Store, evidence and controller are closed whatever the camera does."""
     station = bench.station(bench.config(simulated_line("A"), camera=good_frames))
-    good_camera = station.camera
-    station.camera = StubbornCamera(station.config.cameras["top"], camera_id="top")  # type: ignore[arg-type]
+    good_camera = station.cameras["top"]
+    station.cameras["top"] = StubbornCamera(station.config.cameras["top"], camera_id="top")  # type: ignore[arg-type]
     station.open()
     with pytest.raises(OSError, match="stuck"):
         station.close()
     with pytest.raises(StoreError):
         station.store.count()
     assert "writer closed" in station.evidence.offer("r", "lot", [])
-    station.camera = good_camera
+    station.cameras["top"] = good_camera
 
 
 # The whole station as it runs on a line

@@ -187,6 +187,6 @@ def test_a_file_that_is_no_model_is_refused(bench: Bench, capsys: pytest.Capture
 
 def test_a_recipe_for_another_camera_is_refused(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     """The camera that the recipe looks through and those of the station are named."""
-    recipe = bench.recipe("side", lambda toml: toml.replace('camera = "top"', 'camera = "side"'))
+    recipe = bench.recipe("side", lambda toml: toml.replace("views.top", "views.side"))
     said = checked(bench.config(modbus_line(1502), recipe=recipe), capsys)
     assert "looks through camera 'side'" in said

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from inspection.config import LEAST_SCORE, RuleSection
 from inspection.errors import UsageError
+from inspection.recipe_config import LEAST_SCORE, RuleSection
 from training.promise import (
     MOST_SCORE,
     Limits,
