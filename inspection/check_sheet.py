@@ -2,6 +2,7 @@
 the verdict and the numbers."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from inspection.contact_sheet import COLOURS
 from inspection.heat_picture import draw_inspection
 from inspection.recipe import LoadedRecipe
-from inspection.recipe_check import CheckedPart, CheckedView, numbers
+from inspection.recipe_check import CheckedPart, CheckedView, numbers, uncounted
 from inspection.rois import Roi
 from inspection.view import View
 
@@ -59,15 +60,26 @@ def _golden_cell(role: str, view: View) -> Image:
 
 def _frame_cell(part: CheckedPart, role: str, view: View, checked: CheckedView) -> Image:
     seen, image = checked.seen, checked.image
+    plain = replace(seen, heat=None)  # a heat map would cover the regions
     if image is not None:
         matrix = None if seen.registration is None else seen.registration.matrix
         known = matrix is not None or view.golden is None  # else nobody knows where the regions lie
         moved = [roi.moved(matrix) for roi in view.criteria.rois] if known else []
-        image = with_regions(draw_inspection(image, seen), moved)
+        image = draw_inspection(_with_uncounted(with_regions(_coloured(image), moved), view, checked), plain)
     texts = [reason.text for reason in seen.judgement.reasons]
+    texts += [f"not counted: {found.defect_class} {found.score:.2f} {found.roi_id}" for found in uncounted(view, seen)]
     texts += [f"! {text}" for text in checked.warnings] + numbers(view, checked)
     verdict = seen.judgement.verdict
     return _cell(f"{verdict.name}  {part.name}, camera {role}", COLOURS[verdict], image, texts)
+
+
+def _with_uncounted(picture: Image, view: View, checked: CheckedView) -> Image:
+    """A picture with grey boxes for findings that reach a limit and do not count: too small, tolerated or kept out."""
+    for found in uncounted(view, checked.seen):
+        x1, y1, x2, y2 = (round(side) for side in found.region.xyxy_px)
+        cv2.rectangle(picture, (x1, y1), (x2 - 1, y2 - 1), _WHITE, 4)
+        cv2.rectangle(picture, (x1, y1), (x2 - 1, y2 - 1), _GREY, 2)
+    return picture
 
 
 def with_regions(image: Image, rois: Iterable[Roi]) -> Image:
@@ -80,11 +92,18 @@ def with_regions(image: Image, rois: Iterable[Roi]) -> Image:
         if roi.kind == "keep_out":
             _hatch(picture, points, colour, line)
         cv2.polylines(picture, [points], True, colour, 2 * line, cv2.LINE_AA)
-        size = 0.45 * max(1.0, max(picture.shape[:2]) / 640)
-        place = (int(points[:, 0].min()) + 3 * line, int(points[:, 1].min()) + round(26 * size) + 2 * line)
-        cv2.putText(picture, roi.roi_id, place, _FONT, size, _WHITE, 3 * line, cv2.LINE_AA)
-        cv2.putText(picture, roi.roi_id, place, _FONT, size, colour, line, cv2.LINE_AA)
+        _name(picture, roi.roi_id, (int(points[:, 0].min()), int(points[:, 1].min())), colour)
     return picture
+
+
+def _name(picture: Image, text: str, corner: tuple[int, int], colour: tuple[int, int, int]) -> None:
+    """The name of a region on white, inside its upper left corner."""
+    size = 0.5 * max(1.0, max(picture.shape[:2]) / 640)
+    weight = max(1, round(size))
+    (wide, high), below = cv2.getTextSize(text, _FONT, size, weight)
+    left, top = max(0, min(corner[0], picture.shape[1] - wide - 6)), max(0, corner[1])
+    cv2.rectangle(picture, (left, top), (left + wide + 5, top + high + below + 3), _WHITE, -1)
+    cv2.putText(picture, text, (left + 3, top + high + 2), _FONT, size, colour, weight, cv2.LINE_AA)
 
 
 def _hatch(picture: Image, points: NDArray[np.int32], colour: tuple[int, int, int], line: int) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from inspection import log
+from inspection.cameras_cli import add_verb as add_cameras
 from inspection.config import load_station
 from inspection.errors import CameraError, ControllerError, DriverMissing, InspectionError, StoreError, UsageError
 from inspection.heat_picture import Pictures
@@ -87,6 +88,7 @@ def _add_runtime_verbs(verbs: Any) -> None:
     )
     judge.set_defaults(func=_predict)
     add_recipe(verbs)
+    add_cameras(verbs)
 
 
 def _add_other_verbs(verbs: Any) -> None:

@@ -10,11 +10,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from inspection.cameras.folder import FolderCameraConfig
+from inspection.cameras.genicam import GenicamCameraConfig
 from inspection.cameras.opencv import OpencvCameraConfig
 from inspection.cameras.pylon import PylonCameraConfig
 from inspection.cameras.simulated import SimulatedCameraConfig
 from inspection.controllers.modbus_client import ModbusClientConfig
 from inspection.controllers.modbus_tcp import ModbusTcpConfig
+from inspection.controllers.opcua.config import OpcUaConfig
 from inspection.controllers.simulated import SimulatedControllerConfig
 from inspection.controllers.tcp_text import TcpTextConfig
 from inspection.model import Provider
@@ -25,10 +27,12 @@ from inspection.publishers.webhook import WebhookConfig
 from inspection.toml_file import NAME as NAME
 from inspection.toml_file import Section, checked, read_toml
 
-CameraConfig = Annotated[FolderCameraConfig | OpencvCameraConfig | PylonCameraConfig | SimulatedCameraConfig, Field(discriminator="kind")]
+CameraConfig = Annotated[
+    FolderCameraConfig | OpencvCameraConfig | PylonCameraConfig | SimulatedCameraConfig, Field(discriminator="kind")
+]
 MmPerPx = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
 ControllerConfig = Annotated[
-    ModbusTcpConfig | ModbusClientConfig | SimulatedControllerConfig | TcpTextConfig,
+    ModbusTcpConfig | ModbusClientConfig | SimulatedControllerConfig | TcpTextConfig | OpcUaConfig,
     Field(discriminator="kind"),
 ]
 PublisherConfig = Annotated[FolderConfig | MqttConfig | PostgresConfig | WebhookConfig, Field(discriminator="kind")]
@@ -98,10 +102,15 @@ def load_station(path: Path) -> StationConfig:
             "store": str(here / config.store),
             "evidence": config.evidence.model_copy(update={"folder": str(here / config.evidence.folder)}),
             "cameras": cameras,
+            "controller": _controller_from_here(config.controller, here),
             "publishers": {name: _files_from_here(publisher, here) for name, publisher in config.publishers.items()},
             "trusted_keys": tuple(str(here / key) for key in config.trusted_keys),
         }
     )
+
+
+def _controller_from_here(controller: ControllerConfig, here: Path) -> ControllerConfig:
+    return controller.from_folder(here) if isinstance(controller, OpcUaConfig) else controller
 
 
 def _files_from_here(publisher: PublisherConfig, here: Path) -> PublisherConfig:
@@ -117,4 +126,6 @@ def _from_here(camera: CameraConfig, here: Path) -> CameraConfig:
     if isinstance(camera, PylonCameraConfig):
         folder = camera.emulated_images
         return camera.model_copy(update={"emulated_images": str(here / folder)}) if folder else camera
-    return camera.model_copy(update={"image": str(here / camera.image)}) if camera.image else camera
+    if isinstance(camera, SimulatedCameraConfig) and camera.image:
+        return camera.model_copy(update={"image": str(here / camera.image)})
+    return camera

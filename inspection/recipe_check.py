@@ -12,7 +12,7 @@ from inspection.images import read_image
 from inspection.inspect_frame import Inspection, error_verdict
 from inspection.quality import FrameQuality, QualityLimits, gate, measure
 from inspection.recipe import LoadedRecipe, frames_of, joined
-from inspection.types import Judgement
+from inspection.types import Detection, Judgement
 from inspection.view import View
 
 _NEAR = 0.8  # share of a limit from which a frame is near it
@@ -59,6 +59,13 @@ def _check_part(loaded: LoadedRecipe, part: PartFiles) -> CheckedPart:
         warnings = () if image is None else tuple(_frame_warnings(view, image, seen[role]))
         views[role] = CheckedView(image, seen[role], warnings)
     return CheckedPart(part.name, joined(seen).judgement, views)
+
+
+def uncounted(view: View, seen: Inspection) -> list[Detection]:
+    """Findings that reach the limit of their class and do not count: too small, tolerated, or in a keep-out."""
+    counted = {found for reason in seen.judgement.reasons for found in reason.detections}
+    limits = {rule.defect_class: rule.review_score for rule in view.criteria.rules if not rule.roi}
+    return [f for f in seen.detections if f.score >= limits[f.defect_class] and f not in counted]
 
 
 def numbers(view: View, checked: CheckedView) -> list[str]:
@@ -166,9 +173,12 @@ def report(loaded: LoadedRecipe, parts: Sequence[CheckedPart], odd: Sequence[str
 
 def _view_lines(view: View, checked: CheckedView) -> Iterator[str]:
     yield from numbers(view, checked)
-    for found in checked.seen.detections:
+    left_out = uncounted(view, checked.seen)
+    counted = [found for reason in checked.seen.judgement.reasons for found in reason.detections]
+    for found in (*dict.fromkeys(counted), *left_out):
         x1, y1, x2, y2 = found.region.xyxy_px
         place = f", region {found.roi_id}" if found.roi_id else ""
-        yield f"{found.defect_class} {found.score:.2f} at {x1:.0f},{y1:.0f}, {x2 - x1:.0f}x{y2 - y1:.0f} px{place}"
+        end = ", not counted" if found in left_out else ""
+        yield f"{found.defect_class} {found.score:.2f} at {x1:.0f},{y1:.0f}, {x2 - x1:.0f}x{y2 - y1:.0f} px{place}{end}"
     for text in checked.warnings:
         yield f"warning: {text}"

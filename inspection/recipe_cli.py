@@ -10,7 +10,7 @@ from inspection.check_sheet import draw_check
 from inspection.errors import UsageError
 from inspection.frame_files import parts_of
 from inspection.images import write_png
-from inspection.recipe import LoadedRecipe, open_recipe, read_selftests, run_selftest, seal
+from inspection.recipe import LoadedRecipe, open_recipe, read_selftests, run_selftest, seal, write_selftests
 from inspection.recipe_check import check_parts, recipe_warnings, report
 from inspection.recipe_lock import lock_sha256, read_lock, verify
 from inspection.recipe_new import Plan, ViewPlan, make_recipe
@@ -36,6 +36,12 @@ def add_recipe(verbs: Any) -> None:
     check.set_defaults(func=_check)
     seal_ = recipe.add_parser("seal", help="write the lock over every file, signed where a key is given")
     seal_.add_argument("folder", type=Path, metavar="RECIPE")
+    seal_.add_argument(
+        "--renew-selftests",
+        action="store_true",
+        help="record what the recipe says now of its self-test frames as expected",
+    )
+    _add_scale(seal_)
     _add_key(seal_)
     seal_.set_defaults(func=_seal)
     verify_ = recipe.add_parser(
@@ -210,8 +216,19 @@ def _seal(args: argparse.Namespace) -> int:
         raise UsageError(
             f"the private key {args.key} lies in the recipe itself", fix="keep it where no station can read it"
         )
+    if args.renew_selftests:
+        _renew_selftests(_opened(args.folder, args.mm_per_px))
     print(f"{args.folder}: sealed {seal(args.folder, key)}{_signed_by(args.folder)}")
     return 0
+
+
+def _renew_selftests(loaded: LoadedRecipe) -> None:
+    """Record anew what the self-tests must give, and say what is different from before."""
+    before = read_selftests(loaded.folder, loaded.cameras)
+    write_selftests(loaded, [test.frames for test in before])
+    for old, new in zip(before, read_selftests(loaded.folder, loaded.cameras), strict=True):
+        if (old.verdict, old.classes) != (new.verdict, new.classes):
+            print(f"self-test {new.name}: {old.verdict} {list(old.classes)} becomes {new.verdict} {list(new.classes)}")
 
 
 def _signed_by(folder: Path) -> str:

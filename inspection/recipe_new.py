@@ -15,7 +15,7 @@ from inspection.model import ModelCard, load_model
 from inspection.predict import rules_of
 from inspection.quality import QualityLimits, measure
 from inspection.recipe import SELFTESTS, open_recipe, seal, write_selftests
-from inspection.recipe_config import GOLDEN_WITH_FRAME, LEAST_SCORE
+from inspection.recipe_config import LEAST_SCORE
 
 _QUALITY_SHARE = 0.5  # of what good frames show must be left
 

@@ -7,12 +7,14 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from inspection.cameras.folder import FolderCameraConfig
+from inspection.cameras.genicam import GenicamCameraConfig
 from inspection.cameras.opencv import OpencvCameraConfig
 from inspection.cameras.pylon import PylonCameraConfig
 from inspection.cameras.simulated import CameraFault, SimulatedCameraConfig
 from inspection.config import EvidenceSection, StationConfig
 from inspection.controllers.modbus_client import ModbusClientConfig
 from inspection.controllers.modbus_tcp import ModbusTcpConfig
+from inspection.controllers.opcua.config import OpcUaConfig
 from inspection.controllers.simulated import SimulatedControllerConfig
 from inspection.recipe_config import QualitySection, Recipe, RegistrationSection, RoiSection, RuleSection, ViewSection
 from inspection.controllers.tcp_text import TcpTextConfig
@@ -32,11 +34,13 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("station.toml", StationConfig),
     ("station.toml [evidence]", EvidenceSection),
     ('station.toml [cameras.NAME], kind = "folder"', FolderCameraConfig),
+    ('station.toml [cameras.NAME], kind = "genicam"', GenicamCameraConfig),
     ('station.toml [cameras.NAME], kind = "opencv"', OpencvCameraConfig),
     ('station.toml [cameras.NAME], kind = "pylon"', PylonCameraConfig),
     ('station.toml [cameras.NAME], kind = "simulated"', SimulatedCameraConfig),
     ("station.toml [[cameras.NAME.faults]]", CameraFault),
     ('station.toml [controller], kind = "modbus_tcp"', ModbusTcpConfig),
+    ('station.toml [controller], kind = "opcua"', OpcUaConfig),
     ('station.toml [controller], kind = "modbus_client"', ModbusClientConfig),
     ('station.toml [controller], kind = "simulated"', SimulatedControllerConfig),
     ('station.toml [controller], kind = "tcp_text"', TcpTextConfig),

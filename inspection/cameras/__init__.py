@@ -44,7 +44,7 @@ class Camera(Protocol):
 
 def make_camera(config: Any, camera_id: str) -> Camera:
     """The camera of a config section, in a process of its own where its driver needs one; not opened yet."""
-    if config.kind in OWN_PROCESS:
+    if config.kind in OWN_PROCESS or getattr(config, "own_process", False):
         from inspection.cameras.own_process import OwnProcessCamera
 
         return OwnProcessCamera(config, camera_id=camera_id)

@@ -241,5 +241,5 @@ def _grow_socket(port: int, wanted: int) -> int:
 def _open_sockets() -> Iterator[int]:
     for entry in Path("/proc/self/fd").iterdir():
         with suppress(OSError):  # the folder's own number is gone again
-            if os.readlink(entry).startswith("socket:"):
+            if str(entry.readlink()).startswith("socket:"):
                 yield int(entry.name)

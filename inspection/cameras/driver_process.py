@@ -29,6 +29,10 @@ STEADY_S = 10.0  # a camera that was open for so long has come back for good
 _PR_SET_PDEATHSIG = 1
 
 
+class StuckDriver(Exception):
+    """The driver cannot be closed, so only a new process helps."""
+
+
 class DriverProcess:
     """Serves one driver to the station at the other end of ``wire``."""
 
@@ -47,7 +51,7 @@ class DriverProcess:
                 self._open()
             received = self._wire.receive(self._pause_s())
             if received is not None and not self._obey(received[0]):
-                self._camera.close()
+                self._close()
                 return
             if self._away is None and time.monotonic() >= self._checked_s + CHECK_S:
                 self._check()
@@ -91,9 +95,15 @@ class DriverProcess:
             self._retry_s = FIRST_RETRY_S
         self._away = error
         self._wire.send({"say": "away", **error_message(error)})
-        self._camera.close()
+        self._close()
         self._retry_at_s = time.monotonic() + self._retry_s
         self._retry_s = min(2 * self._retry_s, LAST_RETRY_S)
+
+    def _close(self) -> None:
+        try:
+            self._camera.close()
+        except InspectionError as error:
+            raise StuckDriver(error.what) from error
 
     def _grab(self, message: Message) -> None:
         number, lost = message["number"], None

@@ -20,6 +20,10 @@ class FolderCameraConfig(BaseModel):
     kind: Literal["folder"] = "folder"
     folder: str = Field(min_length=1, description="Folder of the image files, played in name order.")
     loop: bool = Field(default=False, description="Whether to start again after the last file, true or false.")
+    own_process: bool = Field(
+        default=False,
+        description="Whether to read in a process of its own: for a network share, which can hang for ever, true or false.",
+    )
     size_px: tuple[_Side, _Side] | None = Field(
         default=None, description="Width and height every frame must have, pixels, 1..65535; left out = any."
     )

@@ -186,12 +186,12 @@ class OpencvCamera:
 
     def close(self) -> None:
         """Let go of the source; a second call does nothing.  CameraError when the reading thread does not end."""
-        reader, self._reader = self._reader, None
-        capture, self._capture = self._capture, None
-        if reader is not None:
-            reader.end()
-        if capture is not None:
-            capture.release()
+        if self._reader is not None:
+            self._reader.end()
+        self._reader = None
+        if self._capture is not None:
+            self._capture.release()
+        self._capture = None
 
     def _connected(self) -> Any:
         config = self.config

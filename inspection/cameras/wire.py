@@ -16,8 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from inspection import errors
-from inspection.errors import CameraError, InspectionError
+from inspection.errors import (
+    CameraError,
+    CameraTimeout,
+    ConfigError,
+    DriverMissing,
+    FrameCorrupt,
+    InspectionError,
+    UsageError,
+)
 from inspection.types import Frame, Trigger
 
 Message = dict[str, Any]
@@ -27,6 +34,9 @@ _LONGEST_TEXT = 4000  # characters of an error
 _STEP = 1 << 20  # a block grows by so many bytes
 _ARRAYS = ("image", "raw", "golden")
 _PIXELS = ("uint8", "uint16")
+_ERRORS: dict[str, type[InspectionError]] = {
+    kind.__name__: kind for kind in (CameraError, CameraTimeout, FrameCorrupt, ConfigError, DriverMissing, UsageError)
+}
 
 
 class Wire:
@@ -144,10 +154,8 @@ def error_message(error: InspectionError) -> Message:
 
 
 def read_error(message: Message) -> InspectionError:
-    """The error as its own class again; CameraError where that class is unknown here."""
-    kind = getattr(errors, str(message["error"]), CameraError)
-    known = isinstance(kind, type) and issubclass(kind, InspectionError)
-    return (kind if known else CameraError)(str(message["what"]), fix=str(message["fix"]))
+    """The error as its own class again; CameraError where it is none that a driver should raise."""
+    return _ERRORS.get(str(message["error"]), CameraError)(str(message["what"]), fix=str(message["fix"]))
 
 
 def trigger_message(trigger: Trigger) -> Message:

@@ -11,6 +11,7 @@ from inspection.types import PrepareRecipe, Reason, Record, Trigger
 CONTROLLERS = {
     "simulated": "inspection.controllers.simulated:SimulatedController",
     "modbus_tcp": "inspection.controllers.modbus_tcp:ModbusTcpController",
+    "opcua": "inspection.controllers.opcua.controller:OpcUaController",
     "modbus_client": "inspection.controllers.modbus_client:ModbusClientController",
     "tcp_text": "inspection.controllers.tcp_text:TcpTextController",
 }

@@ -3,12 +3,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from inspection.cameras import CAMERAS, Camera
 from inspection.cameras.folder import FolderCamera, FolderCameraConfig
+from inspection.cameras.pylon import PylonCamera, PylonCameraConfig
+from inspection.cameras.opencv import OpencvCamera, OpencvCameraConfig
 from inspection.cameras.simulated import CameraFault, FaultKind, SimulatedCamera, SimulatedCameraConfig
 from inspection.errors import CameraError, CameraTimeout, FrameCorrupt
 from inspection.images import read_image, write_png
@@ -36,6 +39,18 @@ def folder_camera(folder: Path, **options: Any) -> FolderCamera:
     return FolderCamera(FolderCameraConfig(folder=str(folder), **options), camera_id="top")
 
 
+def video(folder: Path) -> Path:
+    writer = cv2.VideoWriter(str(folder / "three.avi"), cv2.VideoWriter.fourcc(*"FFV1"), 25, (32, 24))
+    for level in (10, 20, 30):
+        writer.write(np.full((24, 32, 3), level, np.uint8))
+    writer.release()
+    return folder / "three.avi"
+
+
+def opencv_camera(file: Path, **options: Any) -> OpencvCamera:
+    return OpencvCamera(OpencvCameraConfig(source=str(file), **options), camera_id="top")
+
+
 def simulated(*faults: FaultKind, every_n: int = 1, **options: Any) -> SimulatedCamera:
     wanted = tuple(CameraFault(every_n=every_n, kind=kind) for kind in faults)
     camera = SimulatedCamera(SimulatedCameraConfig(faults=wanted, size_px=(64, 48), **options), camera_id="top")
@@ -43,16 +58,27 @@ def simulated(*faults: FaultKind, every_n: int = 1, **options: Any) -> Simulated
     return camera
 
 
+def pylon_camera(**options: Any) -> PylonCamera:
+    """An emulated Basler camera."""
+    pytest.importorskip("pypylon", reason='emulated Basler cameras need pypylon: pip install "lineside[pylon]"')
+    return PylonCamera(PylonCameraConfig(device="0815-0000", **options), camera_id="top")
+
+
 WORKING: dict[str, Make] = {
     "folder": lambda folder: folder_camera(fill(folder), loop=True),
+    "pylon": lambda folder: pylon_camera(emulated_images=str(fill(folder))),
+    "opencv": lambda folder: opencv_camera(video(folder), loop=True),
     "simulated": lambda folder: SimulatedCamera(SimulatedCameraConfig(size_px=(64, 48)), camera_id="top"),
 }
 SILENT: dict[str, Make] = {
     "folder": lambda folder: folder_camera(fill(folder, "")),
+    "pylon": lambda folder: pylon_camera(trigger="line"),
     "simulated": lambda folder: simulated("missing"),
 }
 TORN: dict[str, Make] = {
     "folder": lambda folder: folder_camera(torn_folder(folder)),
+    "opencv": lambda folder: opencv_camera(video(folder), size_px=(640, 480)),
+    "pylon": lambda folder: pylon_camera(emulated_failures=1),
     "simulated": lambda folder: SimulatedCamera(
         SimulatedCameraConfig(faults=(CameraFault(every_n=1, kind="torn"),)), camera_id="top"
     ),
@@ -353,7 +379,7 @@ def test_pattern_has_the_size_asked_for(size_px: tuple[int, int]) -> None:
 # ---- configuration
 
 
-@pytest.mark.parametrize("config", [FolderCameraConfig, SimulatedCameraConfig, CameraFault])
+@pytest.mark.parametrize("config", [FolderCameraConfig, OpencvCameraConfig, SimulatedCameraConfig, CameraFault])
 def test_every_camera_setting_is_described(config: Any) -> None:
     """The reference page is made from these texts."""
     fields = {name: field for name, field in config.model_fields.items() if name != "kind" or config is CameraFault}

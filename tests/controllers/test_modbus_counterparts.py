@@ -1,7 +1,5 @@
 """Modbus against programs that share no code with us: mbpoll, and PLCs written in C with libmodbus, killed and frozen."""
 
-import itertools
-import multiprocessing
 import random
 import re
 import shutil
@@ -46,9 +44,7 @@ HAS_LIBMODBUS = shutil.which("gcc") is not None and Path("/usr/include/modbus/mo
 needs_libmodbus = pytest.mark.skipif(
     not HAS_LIBMODBUS, reason="gcc or libmodbus is missing: apt-get install -y gcc libmodbus-dev"
 )
-needs_mbpoll = pytest.mark.skipif(
-    shutil.which("mbpoll") is None, reason="mbpoll is missing: apt-get install -y mbpoll"
-)
+needs_mbpoll = pytest.mark.skipif(shutil.which("mbpoll") is None, reason="mbpoll is missing: apt-get install -y mbpoll")
 
 
 def free_port() -> int:
@@ -130,7 +126,9 @@ class Station:
             taken = self.controller.wait(50)
             if isinstance(taken, PrepareRecipe):
                 self.wishes.append(taken.recipe_id)
-                self.controller.prepared(taken.recipe_id, None if taken.recipe_id == "b" else Reason("recipe.unknown", "?"))
+                self.controller.prepared(
+                    taken.recipe_id, None if taken.recipe_id == "b" else Reason("recipe.unknown", "?")
+                )
             elif taken is not None:
                 self.controller.set_state(StationState.SINGLE_EXECUTION)
                 self.controller.acquired(taken)
@@ -183,7 +181,17 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("plc")
     for name in ("plc_client", "plc_server"):
         source = str(HERE / f"{name}.c")
-        command = ["gcc", "-Wall", "-Wextra", "-Werror", "-I/usr/include/modbus", "-o", str(folder / name), source, "-lmodbus"]
+        command = [
+            "gcc",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-I/usr/include/modbus",
+            "-o",
+            str(folder / name),
+            source,
+            "-lmodbus",
+        ]
         subprocess.run(command, check=True, timeout=60)
     return folder
 
@@ -286,9 +294,7 @@ def test_a_c_plc_that_only_serves_gets_every_answer(
 
 
 @needs_libmodbus
-def test_a_c_plc_that_only_serves_dies_and_freezes(
-    programs: Path, port: int, polling: Station, tmp_path: Path
-) -> None:
+def test_a_c_plc_that_only_serves_dies_and_freezes(programs: Path, port: int, polling: Station, tmp_path: Path) -> None:
     """Killed, frozen and started again in mid-run, and the station restarted: no answer lost, doubled or mismatched."""
     plc = CPlc(programs / "plc_server", port, tmp_path / "log")
     try:
@@ -306,3 +312,276 @@ def test_a_c_plc_that_only_serves_dies_and_freezes(
     finally:
         plc.kill()
     check(lines(plc.log), polling, lives=4)
+
+
+# mbpoll
+
+
+@needs_mbpoll
+def test_mbpoll_prepares_a_recipe_and_reads_what_is_new(port: int, served: Station) -> None:
+    """mbpoll, which shares no code with us, uses the registers behind 42 and behind 132 with the page's commands."""
+
+    def mbpoll(*arguments: str) -> str:
+        command = ["mbpoll", "-m", "tcp", "-p", str(port), "-a", "1", "-0", "-t", "4", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+
+    def shown(address: int, count: int) -> list[int]:
+        rows = re.findall(r"^\[(\d+)\]:\s+(\d+)", mbpoll("-r", str(address), "-c", str(count), "-1", "127.0.0.1"), re.M)
+        return [int(value) for _, value in rows]
+
+    assert at.decode_text(shown(at.RECIPE_IN_FORCE.start, 12)) == "board-a"
+    mbpoll("-r", "43", "127.0.0.1", "--", "0x6200", *["0"] * 11, "1")
+    until(lambda: shown(146, 2) == [2, 0])
+    mbpoll("-r", "55", "127.0.0.1", "--", "0")
+    mbpoll("-r", "43", "127.0.0.1", "--", "0x7878", *["0"] * 11, "1")
+    until(lambda: shown(146, 2) == [3, 50])
+    assert served.wishes == ["b", "xx"]
+
+
+# Who may write, and how long silence is borne
+
+
+def client(port: int) -> ModbusTcpClient:
+    made = ModbusTcpClient("127.0.0.1", port=port, timeout=2, retries=0)
+    assert made.connect()
+    return made
+
+
+def beats(plc: ModbusTcpClient) -> int:
+    """The exception code of a write to the heartbeat register, 0 when it was taken."""
+    reply = plc.write_registers(at.PLC_HEARTBEAT.start, [1])
+    return int(reply.exception_code) if reply.isError() else 0
+
+
+def test_only_one_connection_writes(port: int, served: Station, caplog: pytest.LogCaptureFixture) -> None:
+    """The first writer keeps the write side; another gets exception 6 and a log event, but may read; until it closes."""
+    first, second = client(port), client(port)
+    assert (beats(first), beats(second), beats(second), beats(first)) == (0, 6, 6, 0)
+    assert second.read_holding_registers(100, count=33).registers[0] == at.PROTOCOL_VERSION
+    assert [row.getMessage() for row in caplog.records].count("controller.second_writer") == 1
+    first.close()
+    until(lambda: beats(second) == 0)
+    second.close()
+
+
+def test_a_refused_writer_changes_nothing(port: int, served: Station) -> None:
+    """No part of a refused telegram is taken over, with each of the writing functions."""
+    first, second = client(port), client(port)
+    assert not first.write_registers(0, [1, 2, 3, 4]).isError()
+    replies = [
+        second.write_registers(0, [9, 9]),
+        second.write_register(0, 9),
+        second.mask_write_register(0, and_mask=0, or_mask=9),
+        second.readwrite_registers(read_address=0, read_count=1, write_address=0, values=[9]),
+    ]
+    assert [reply.exception_code for reply in replies] == [6] * 4
+    assert second.read_holding_registers(0, count=4).registers == [1, 2, 3, 4]
+    first.close()
+    second.close()
+
+
+def test_every_function_of_the_page_works(port: int, served: Station) -> None:
+    """FC03, 04, 06, 16, 22 and 23 do what the standard says, and coils are refused with exception 1."""
+    plc = client(port)
+    assert not plc.write_register(4, 0x4142).isError()
+    assert not plc.mask_write_register(4, and_mask=0xFF00, or_mask=0x0043).isError()
+    assert plc.read_input_registers(4, count=1).registers == [0x4143]
+    reply = plc.readwrite_registers(read_address=4, read_count=2, write_address=5, values=[0x4400])
+    assert reply.registers == [0x4143, 0x4400]
+    assert plc.read_coils(0, count=8).exception_code == 1
+    assert plc.read_holding_registers(50, count=60).exception_code == 2
+    plc.close()
+
+
+def test_a_silent_writer_gives_way(port: int, served: Station) -> None:
+    """A writer that sends nothing for writer_idle_ms is replaced by the next one, and refused when it wakes up."""
+    first, second = client(port), client(port)
+    assert (beats(first), beats(second)) == (0, 6)
+    until(lambda: beats(second) == 0, limit_s=10)
+    assert beats(first) == 6
+    first.close()
+    second.close()
+
+
+def test_an_idle_connection_is_closed(port: int, served: Station) -> None:
+    """A connection without any telegram for idle_ms ends; one that reads goes on."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as idle:
+        reader = client(port)
+        began_s = time.monotonic()
+        idle.settimeout(0.05)
+        while True:
+            assert not reader.read_holding_registers(100, count=33).isError()
+            assert time.monotonic() - began_s < 20
+            try:
+                if idle.recv(1) == b"":
+                    break
+            except TimeoutError:
+                continue
+            except ConnectionResetError:
+                break
+        assert time.monotonic() - began_s > 1.5
+        reader.close()
+
+
+def test_a_half_open_connection_dies(port: int) -> None:
+    """A peer that vanished without a word (power cut) loses the write side within the time of the keep-alive."""
+    config = ModbusTcpConfig(port=port, writer_idle_ms=600_000, idle_ms=600_000)
+    station = Station(lambda: ModbusTcpController(config))
+    try:
+        vanished, other = socket.create_connection(("127.0.0.1", port)), client(port)
+        write = encode_telegram(1, 1, encode_access(Access(16, write_at=at.PLC_HEARTBEAT.start, words=(1,))))
+        vanished.sendall(write)
+        assert len(vanished.recv(64)) == 12
+        assert beats(other) == 6
+        assert keep_alive_within(port, vanished.getsockname()[1], seconds=6)
+        if vanish(vanished):
+            until(lambda: beats(other) == 0, limit_s=25)
+        vanished.close()
+        other.close()
+    finally:
+        station.close()
+
+
+def keep_alive_within(port: int, peer_port: int, *, seconds: float) -> bool:
+    """Whether the kernel's keep-alive timer (kind 02, in hundredths of a second) runs on the server's socket."""
+    wanted = rf"\w+:{port:04X} \w+:{peer_port:04X} 01 \S+ 02:(\w+)"
+    found = re.search(wanted, Path("/proc/net/tcp").read_text())
+    return found is not None and int(found[1], 16) <= 100 * seconds
+
+
+def vanish(peer: socket.socket) -> bool:
+    """Close ``peer`` without a word on the wire; False where that right is missing."""
+    tcp_repair = 19
+    try:
+        peer.setsockopt(socket.IPPROTO_TCP, tcp_repair, 1)
+    except PermissionError:
+        return False
+    peer.close()
+    return True
+
+
+# Rubbish
+
+
+@given(st.binary(min_size=1, max_size=253))
+def test_any_pdu_is_understood_or_refused(pdu: bytes) -> None:
+    """Whatever bytes come, they are an access within the limits of the standard, or one exception."""
+    try:
+        access = decode_access(pdu)
+    except Refusal as refusal:
+        assert refusal.code in (1, 3)
+    else:
+        assert 0 <= access.read_count <= 125
+        assert len(access.words) <= 123
+        assert access.writes or access.read_count
+
+
+@given(st.binary(min_size=7, max_size=7))
+def test_any_header_is_one_telegram_or_none(header: bytes) -> None:
+    """A header leads to a PDU of 1..253 bytes or ends the connection."""
+    try:
+        assert 1 <= decode_header(header)[2] <= 253
+    except BadTelegram:
+        assert header[2:4] != b"\0\0" or not 2 <= int.from_bytes(header[4:6], "big") <= 254
+
+
+words = st.lists(st.integers(0, 0xFFFF), min_size=1, max_size=121).map(tuple)
+
+
+@given(st.sampled_from([3, 4, 6, 16, 22, 23]), st.integers(0, 0xFFFF), words, words)
+def test_both_sides_of_a_telegram_agree(
+    function: int, address: int, written: tuple[int, ...], read: tuple[int, ...]
+) -> None:
+    """What our client asks our server decodes, and the reply comes back as it was sent."""
+    asked = Access(16, write_at=address, words=written) if function > 4 else Access(3, address, len(read))
+    assert decode_access(encode_access(asked)) == asked
+    sent = [] if function > 4 else list(read)
+    assert decode_reply(asked, encode_reply(asked, sent)) == sent
+    with pytest.raises(Refusal, match="exception 6"):
+        decode_reply(asked, encode_refusal(asked.function, 6))
+
+
+@given(st.binary(max_size=253))
+def test_any_reply_is_the_right_one_or_an_error(pdu: bytes) -> None:
+    """Our client takes nothing for a reply that does not fit its question."""
+    asked = Access(3, 0, 2)
+    try:
+        assert len(decode_reply(asked, pdu)) == 2
+    except (Refusal, BadTelegram):
+        pass
+
+
+def flood(chance: random.Random, port: int) -> list[socket.socket]:
+    """One kind of rubbish; the connections that are to be held open."""
+    read = encode_telegram(1, 1, encode_access(Access(3, 100, 33)))
+    head = chance.choice([b"\0\1\0\0\0\0\1", b"\0\1\0\0\0\1\1", b"\0\1\0\0\xff\xff\1", b"\0\1\0\7\0\6\1\3\0\0\0\1"])
+    kinds = [
+        chance.randbytes(1_000_000),
+        head + chance.randbytes(300),
+        read[: chance.randrange(1, len(read))],
+        b"",
+        b"\0\1\0\0\0\x20\1" + chance.randbytes(31),
+        read * 20_000,  # and never reads a reply
+        read + chance.randbytes(40),
+    ]
+    connection = socket.create_connection(("127.0.0.1", port), timeout=1)
+    try:
+        connection.sendall(chance.choice(kinds))
+    except OSError:
+        connection.close()  # the server had enough
+        return []
+    return [connection]
+
+
+def resident_mb() -> float:
+    """What this process, the server within, holds of the memory now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+
+
+@needs_libmodbus
+def test_rubbish_on_the_port_does_not_disturb_the_plc(
+    programs: Path, port: int, served: Station, tmp_path: Path
+) -> None:
+    """Garbage, half telegrams, wrong lengths, floods and dozens of connections: the PLC's cycle goes on, memory stays."""
+    chance, held, sent = random.Random(5), list[socket.socket](), 0
+    plc = CPlc(programs / "plc_client", port, tmp_path / "log")
+    try:
+        plc.answered(10)
+        before_mb = resident_mb()
+        while plc.process.poll() is None:
+            held += flood(chance, port)
+            sent += 1
+            if len(held) > 50:
+                held.pop(chance.randrange(len(held))).close()
+        assert plc.process.returncode == 0
+    finally:
+        plc.kill()
+        for connection in held:
+            connection.close()
+    assert sent > 20
+    assert resident_mb() - before_mb < 64
+    tell(f"libmodbus client beside {sent} rubbish connections", lines(plc.log), 1.0)
+    check(lines(plc.log), served, lives=1)
+
+
+def test_more_connections_than_allowed_are_closed(port: int, served: Station) -> None:
+    """Of fifty connections that say nothing at most eight live; those that sent a telegram are not displaced by them."""
+    plc = client(port)
+    assert beats(plc) == 0
+    silent = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(50)]
+    until(lambda: sum(map(lives, silent)) <= 7)
+    assert beats(plc) == 0
+    late = client(port)
+    assert not late.read_holding_registers(100, count=33).isError()
+    for connection in (plc, late, *silent):
+        connection.close()
+
+
+def lives(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) != b""
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False

@@ -6,16 +6,19 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel
 
-from inspection.config import Recipe, StationConfig, load_recipe, load_station
+from inspection.config import StationConfig, load_station
 from inspection.errors import ConfigError
+from inspection.recipe_config import Recipe, load_recipe
+from inspection.rois import Roi
 
 RECIPE = """
 recipe_id = "board-a"
 product = "Board A"
-camera = "top"
+
+[views.top]
 golden = "golden.png"
 
-[[rules]]
+[[views.top.rules]]
 defect_class = "open"
 ng_score = 0.5
 review_score = 0.25
@@ -64,16 +67,27 @@ def test_smallest_recipe_is_read(tmp_path: Path) -> None:
     """What is not given has its default, and nothing that is given is changed."""
     recipe = load_recipe(written(tmp_path, RECIPE))
     assert recipe.recipe_id == "board-a"
-    assert recipe.model == "model.onnx"
-    assert (recipe.rules[0].rule().ng_score, recipe.rules[0].rule().review_score) == (0.5, 0.25)
+    (view,) = recipe.views.values()
+    assert (view.model, view.rois, recipe.serial.source) == ("model.onnx", (), "controller")
+    rule = view.rules[0].rule()
+    assert (rule.ng_score, rule.review_score, rule.roi, rule.allowed_count, rule.needs_scale) == (
+        0.5,
+        0.25,
+        "",
+        0,
+        False,
+    )
 
 
 def test_sections_become_what_the_runtime_takes(tmp_path: Path) -> None:
     """Every limit of the file reaches the registration and the gate."""
-    text = RECIPE + "[registration]\nmax_shift_px = 7\nmin_quality = 0.9\n[quality]\nmin_contrast = 3\n"
-    recipe = load_recipe(written(tmp_path, text))
-    assert (7, 0.9) == (recipe.registration.limits().max_shift_px, recipe.registration.limits().min_quality)
-    assert recipe.quality.limits().min_contrast == 3
+    text = (
+        RECIPE
+        + "[views.top.registration]\nmax_shift_px = 7\nmin_quality = 0.9\n[views.top.quality]\nmin_contrast = 3\n"
+    )
+    view = load_recipe(written(tmp_path, text)).views["top"]
+    assert (7, 0.9) == (view.registration.limits().max_shift_px, view.registration.limits().min_quality)
+    assert view.quality.limits().min_contrast == 3
 
 
 def test_paths_of_a_station_count_from_its_file(tmp_path: Path) -> None:
@@ -96,26 +110,26 @@ def test_every_mistake_of_a_recipe_is_told_at_once(tmp_path: Path) -> None:
     """One look at the message is enough to correct the file."""
     text = """
         recipe_id = "no spaces allowed"
-        camera = "top"
         colour = "red"
         deadline_ms = 0
-        [registration]
+        [views.top.registration]
         min_quality = 0.0
-        [quality]
+        [views.top.quality]
         min_sharpness = "sharp"
-        [[rules]]
+        [[views.top.rules]]
         defect_class = "open"
         ng_score = 0.2
         review_score = 0.5
-        [[rules]]
+        [[views.top.rules]]
         defect_class = "open"
         ng_score = 1.5
         limit = 3
     """
     what = refusal(tmp_path, text)
     keys = (
-        "recipe_id", "product", "colour", "deadline_ms", "registration.min_quality", "quality.min_sharpness", "rules.0",
-        "rules.1.ng_score", "rules.1.review_score", "rules.1.limit",
+        "recipe_id", "product", "colour", "deadline_ms", "views.top.registration.min_quality",
+        "views.top.quality.min_sharpness", "views.top.rules.0", "views.top.rules.1.ng_score",
+        "views.top.rules.1.review_score", "views.top.rules.1.limit",
     )  # fmt: skip
     assert all(f"{key}: " in what for key in keys)
     assert f"has {len(keys)} mistakes" in what
@@ -124,7 +138,7 @@ def test_every_mistake_of_a_recipe_is_told_at_once(tmp_path: Path) -> None:
 
 def test_two_rules_for_a_class_are_told_beside_other_mistakes(tmp_path: Path) -> None:
     """A second rule for a class is a mistake of its own."""
-    twice = RECIPE.replace("0.25", "0.3") + RECIPE[RECIPE.index("[[rules]]") :]
+    twice = RECIPE.replace("0.25", "0.3") + RECIPE[RECIPE.index("[[views.top.rules]]") :]
     what = refusal(tmp_path, "colour = 1\n" + twice)
     assert "more than one rule for open" in what
     assert "colour: unknown key" in what
@@ -145,13 +159,18 @@ def test_every_mistake_of_a_station_is_told_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ['colour = "red"', "[quality]\nmax_noise = 1", "[registration]\nmax_shift = 3", "[detector]\nfloor = 0.5"]
+    ("line", "key"),
+    [
+        ("colour = 1", "colour"),
+        ("[detector]\nfloor = 0.5", "detector"),
+        ("[views.top.quality]\nmax_noise = 1", "views.top.quality.max_noise"),
+        ("[views.top.registration]\nmax_shift = 3", "views.top.registration.max_shift"),
+        ("[views.side]\ncolour = 1", "views.side.colour"),
+    ],
 )
-def test_unknown_key_is_refused(tmp_path: Path, line: str) -> None:
-    """A misspelt key is never ignored."""
-    key = re.sub(r"\[(\w+)\]\n", r"\1.", line).split(" ")[0]
-    assert f"{key if 'floor' not in key else 'detector'}: unknown key" in refusal(tmp_path, line + "\n" + RECIPE
-        if "[" not in line else RECIPE + line)  # fmt: skip
+def test_unknown_key_is_refused(tmp_path: Path, line: str, key: str) -> None:
+    """A misspelt key is never ignored, however deep it lies."""
+    assert f"{key}: unknown key" in refusal(tmp_path, f"{line}\n{RECIPE}" if "[" not in line else RECIPE + line)
 
 
 def test_unknown_key_at_the_top_lists_the_known_ones(tmp_path: Path) -> None:
@@ -185,21 +204,101 @@ LIMITS_OFF = (
 def test_limit_that_would_switch_a_check_off_is_refused(tmp_path: Path, lines: str) -> None:
     """Limits at which no frame would ever be refused are out of range, and the allowed range is told."""
     key = lines.split("\n")[1].split(" ")[0]
-    assert re.search(rf"\.{key}: input should be (greater|less|a finite)", refusal(tmp_path, RECIPE + lines))
+    assert re.search(
+        rf"\.{key}: input should be (greater|less|a finite)",
+        refusal(tmp_path, RECIPE + lines.replace("[", "[views.top.")),
+    )
 
 
-@pytest.mark.parametrize("text", ["", RECIPE[: RECIPE.index("[[rules]]")], RECIPE.replace("[[rules]]", "[rules]")])
+@pytest.mark.parametrize(
+    "text", [RECIPE[: RECIPE.index("[[views")], RECIPE.replace("[[views.top.rules]]", "[views.top.rules]")]
+)
 def test_recipe_without_rules_is_refused(tmp_path: Path, text: str) -> None:
     """Without rules every part would be OK."""
     assert "rules: " in refusal(tmp_path, text)
 
 
-@pytest.mark.parametrize("name", ["model", "golden", "recipe_id", "camera"])
+@pytest.mark.parametrize("text", ["", RECIPE[: RECIPE.index("[views")], RECIPE[: RECIPE.index("[views")] + "[views]\n"])
+def test_recipe_without_views_is_refused(tmp_path: Path, text: str) -> None:
+    """A recipe that looks at nothing would pass everything."""
+    assert "views: " in refusal(tmp_path, text)
+
+
+@pytest.mark.parametrize("name", ["model", "golden", "recipe_id"])
 @pytest.mark.parametrize("value", ["../model.onnx", "/etc/passwd", "a/b", ".hidden", "a b"])
 def test_names_do_not_lead_out_of_the_folder(tmp_path: Path, name: str, value: str) -> None:
     """What a recipe names lies in its own, sealed folder."""
     text = re.sub(rf"^{name} = .*\n", "", RECIPE, flags=re.MULTILINE)
-    assert f"{name}: " in refusal(tmp_path, f'{name} = "{value}"\n{text}')
+    named = f'{name} = "{value}"\n'
+    made = named + text if name == "recipe_id" else text.replace("[views.top]\n", f"[views.top]\n{named}")
+    assert f"{name}: " in refusal(tmp_path, made)
+
+
+@pytest.mark.parametrize("role", ['"../top"', '"a b"', '""', '".top"'])
+def test_role_is_a_plain_name(tmp_path: Path, role: str) -> None:
+    """The role of a camera can be part of file and stage names."""
+    assert "views." in refusal(tmp_path, RECIPE.replace("views.top", f"views.{role}"))
+
+
+def test_recipe_of_schema_1_is_refused_with_the_way_on(tmp_path: Path) -> None:
+    """Who has a recipe of one camera in the old form is told which keys go where."""
+    old = RECIPE.replace("[views.top]", 'camera = "front"').replace("views.top.", "")
+    with pytest.raises(ConfigError) as refused:
+        load_recipe(written(tmp_path, old))
+    assert "schema 1" in refused.value.what
+    assert "camera, golden, rules" in refused.value.what
+    assert "[views.front]" in refused.value.fix
+    assert "lineside recipe new" in refused.value.fix
+
+
+ROI = '[[views.top.rois]]\nid = "rim"\n'
+RULE = '[[views.top.rules]]\ndefect_class = "open"\nng_score = 0.9\nreview_score = 0.9\nroi = "rim"\n'
+
+
+def test_region_and_its_rule_are_read(tmp_path: Path) -> None:
+    """A box is a polygon of four corners, and a rule names the region it holds for."""
+    text = RECIPE + ROI + "box_px = [1, 2, 30, 40]\n" + RULE + "min_area_mm2 = 0.5\nallowed_count = 2\nedge_mm = 0.3\n"
+    view = load_recipe(written(tmp_path, text)).views["top"]
+    assert Roi("rim", "inspect", ((1, 2), (30, 2), (30, 40), (1, 40))) == view.rois[0].roi()
+    rule = view.rules[1].rule()
+    assert ("rim", 0.5, 2, 0.3, True) == (
+        rule.roi, rule.min_area_mm2, rule.allowed_count, rule.edge_mm, rule.needs_scale
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (ROI, "either box_px or polygon_px"),
+        (ROI + "box_px = [1, 2, 3, 4]\npolygon_px = [[0, 0], [9, 0], [0, 9]]", "either box_px or polygon_px"),
+        (ROI + "box_px = [30, 2, 1, 40]", "x2 > x1"),
+        (ROI + "box_px = [1, 2, inf, 40]", "finite"),
+        (ROI + "polygon_px = [[0, 0], [9, 0]]", "at least 3"),
+        (ROI + "polygon_px = [[0, 0], [9, 0], [0, 9], [9, 9]]", "must not cross"),
+        (ROI + "polygon_px = [[0, 0], [9, 0], [18, 0]]", "enclose an area"),
+        (ROI + 'kind = "ignore"\nbox_px = [1, 2, 3, 4]', "keep_out"),
+        (2 * (ROI + "box_px = [1, 2, 3, 4]\n"), "more than one region is called rim"),
+        (RULE, "rules name rim"),
+        (ROI + 'kind = "keep_out"\nbox_px = [1, 2, 3, 4]\n' + RULE, "rules name rim"),
+        (ROI + "box_px = [1, 2, 3, 4]\n" + 2 * RULE, "more than one rule for open in rim"),
+        (ROI + "box_px = [1, 2, 3, 4]\n" + RULE.replace("open", "burr"), "no general rule (one without roi) for burr"),
+        (RULE.replace('roi = "rim"', "edge_mm = 1.0").replace("open", "burr"), "edge_mm needs a region"),
+        (RULE.replace("open", "burr") + "min_area_mm2 = -1", "min_area_mm2"),
+        (RULE.replace("open", "burr") + "allowed_count = -1", "allowed_count"),
+        ('[serial]\ncamera = "side"', "serial.camera is 'side'"),
+    ],
+)
+def test_region_or_rule_that_makes_no_sense_is_refused(tmp_path: Path, lines: str, told: str) -> None:
+    """Regions that enclose nothing and rules for regions that do not exist would silently check nothing."""
+    assert told in refusal(tmp_path, RECIPE + lines)
+
+
+def test_scale_and_trusted_keys_of_a_station(tmp_path: Path) -> None:
+    """Millimetres per pixel belong to the machine; key files count from the config's folder."""
+    text = 'trusted_keys = ["keys/anna.pub"]\n' + STATION + "[scale_mm_per_px]\ntop = 0.05\n"
+    station = load_station(written(tmp_path, text))
+    assert ({"top": 0.05}, (str(tmp_path / "keys/anna.pub"),)) == (station.scale_mm_per_px, station.trusted_keys)
+    assert "scale_mm_per_px.top: " in refusal(tmp_path, text.replace("0.05", "0"), station=True)
 
 
 @pytest.mark.parametrize("text", ["recipe_id = ", "\x00", "[a]\n[a]\n"])

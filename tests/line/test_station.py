@@ -152,7 +152,7 @@ def test_the_simulated_camera_shows_a_good_part(bench: Bench) -> None:
 
 def test_a_verdict_after_the_deadline_is_error(bench: Bench) -> None:
     """What was judged too late is not passed, whatever the judgement was; the findings and the frame are kept."""
-    camera = f'kind = "simulated"\nimage = "{bench.sealed / "golden.png"}"\nframe_ms = 9'
+    camera = f'kind = "simulated"\nimage = "{bench.sealed / "golden.png"}"'
     recipe = bench.recipe("hasty", lambda toml: toml.replace("[views.top]", "deadline_ms = 10\n[views.top]", 1))
     given = bench.play(bench.config(simulated_line("A"), camera=camera, recipe=recipe))
     assert [("ERROR", "station.deadline")] == outcomes(given)
