@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from inspection.cameras import CAMERAS
 from inspection.cameras.found import FoundCamera
@@ -44,9 +44,15 @@ def _cameras(args: argparse.Namespace) -> int:
 
 
 def config_of(found: FoundCamera) -> Any:
-    """The section of a station config that uses a camera as it was found."""
+    """The section of a station config that uses a camera as it was found; ConfigError when none can name it."""
     key = "source" if found.kind == "opencv" else "device"
-    return TypeAdapter[Any](CameraConfig).validate_python({"kind": found.kind, key: found.device})
+    try:
+        return TypeAdapter[Any](CameraConfig).validate_python({"kind": found.kind, key: found.device})
+    except ValidationError as error:
+        raise ConfigError(
+            f"camera {found.device!r} of kind {found.kind!r} cannot be named in a station config",
+            fix="leave it out with --kind, and report its name",
+        ) from error
 
 
 def _of_station(path: Path, kind: str | None) -> list[tuple[str, Any]]:

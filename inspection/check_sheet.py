@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inspection.contact_sheet import COLOURS
+from inspection.golden import GoldenTemplate
 from inspection.heat_picture import draw_inspection
 from inspection.recipe import LoadedRecipe
 from inspection.recipe_check import CheckedPart, CheckedView, numbers, uncounted
@@ -27,7 +28,7 @@ MOST_CELLS = 120
 
 def draw_check(loaded: LoadedRecipe, parts: Sequence[CheckedPart], warnings: Sequence[str]) -> Image:
     """One RGB picture (H, W, 3) uint8 of the check; of very many parts only the first are drawn."""
-    cells = [_golden_cell(role, view) for role, view in loaded.views.items()]
+    cells = [_golden_cell(role, view, view.golden) for role, view in loaded.views.items() if view.golden is not None]
     for part in parts:
         cells += [_frame_cell(part, role, loaded.views[role], checked) for role, checked in part.views.items()]
     left_out = max(0, len(cells) - MOST_CELLS)
@@ -49,9 +50,9 @@ def _headline(texts: Sequence[str], width: int) -> Image:
     return picture
 
 
-def _golden_cell(role: str, view: View) -> Image:
+def _golden_cell(role: str, view: View, golden: GoldenTemplate) -> Image:
     rois = view.criteria.rois
-    image = None if view.golden is None else with_regions(_coloured(view.golden.image), rois)
+    image = with_regions(_coloured(golden.image), rois)
     texts = [f"{roi.roi_id}: {roi.kind}" for roi in rois] or [
         "no regions: the whole picture is judged by the general rules"
     ]

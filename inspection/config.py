@@ -28,7 +28,8 @@ from inspection.toml_file import NAME as NAME
 from inspection.toml_file import Section, checked, read_toml
 
 CameraConfig = Annotated[
-    FolderCameraConfig | OpencvCameraConfig | PylonCameraConfig | SimulatedCameraConfig, Field(discriminator="kind")
+    FolderCameraConfig | GenicamCameraConfig | OpencvCameraConfig | PylonCameraConfig | SimulatedCameraConfig,
+    Field(discriminator="kind"),
 ]
 MmPerPx = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
 ControllerConfig = Annotated[

@@ -169,14 +169,13 @@ class _Sender(threading.Thread):
     def _failed(self, error: Exception, unforeseen: Exception | None) -> None:
         self._in_a_row += 1
         self.failures += 1
-        named = isinstance(error, InspectionError)
         text = error.what if isinstance(error, InspectionError) else f"{type(error).__name__}: {error}"
         fix = error.fix if isinstance(error, InspectionError) else "report it with this log; it is tried again"
         if text != self.last_error or monotonic() - self._logged_s >= REMIND_S:
             self._logged_s = monotonic()
             event(
-                "publisher.failed", level=logging.WARNING if named else logging.ERROR, error=unforeseen,
-                publisher=self.delivery.name, what=text, fix=fix, failures=self.failures,
+                "publisher.failed", level=logging.ERROR, error=unforeseen, publisher=self.delivery.name, what=text,
+                fix=fix, failures=self.failures,
             )  # fmt: skip
         self.last_error = text
 

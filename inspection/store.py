@@ -64,6 +64,11 @@ MIGRATIONS = (
         record_id TEXT NOT NULL REFERENCES records (record_id)
     ) STRICT;
     """,
+    """
+    CREATE TABLE open_triggers (trigger_id TEXT PRIMARY KEY REFERENCES triggers (trigger_id)) STRICT;
+    INSERT INTO open_triggers
+        SELECT trigger_id FROM triggers WHERE NOT EXISTS (SELECT 1 FROM records WHERE records.trigger_id = triggers.trigger_id);
+    """,
 )
 BUSY_MS = 2000
 _WITH_LATE = """SELECT records.rowid, records.json, late_results.json
@@ -157,6 +162,7 @@ class Store:
             if row is None:
                 values = (trigger.trigger_id, text, utc_now().isoformat())
                 database.execute("INSERT INTO triggers VALUES (?, ?, ?)", values)
+                database.execute("INSERT INTO open_triggers VALUES (?)", (trigger.trigger_id,))
             elif not same_part(_trigger(row[0]), trigger):
                 raise StoreError(
                     f"trigger {trigger.trigger_id} was already accepted for another part",
@@ -172,6 +178,7 @@ class Store:
         )  # fmt: skip
         with self.transaction() as database:
             database.execute("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            database.execute("DELETE FROM open_triggers WHERE trigger_id = ?", (trigger.trigger_id,))
             self._put_down(database, "record", record.record_id)
 
     def commit_late(self, record_id: str, late: LateResult) -> None:
@@ -212,9 +219,7 @@ class Store:
 
     def unanswered(self) -> tuple[Trigger, ...]:
         """Triggers that were accepted but have no record, oldest first: a crash came between."""
-        rows = self._rows(
-            "SELECT json FROM triggers WHERE trigger_id NOT IN (SELECT trigger_id FROM records) ORDER BY rowid", ()
-        )
+        rows = self._rows("SELECT json FROM triggers JOIN open_triggers USING (trigger_id) ORDER BY triggers.rowid", ())
         return tuple(_trigger(row[0]) for row in rows)
 
     def records(self, limit: int | None = None, *, lot: str = "", serial: str = "") -> Iterator[Record]:

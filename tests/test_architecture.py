@@ -25,7 +25,7 @@ BROAD_EXCEPTS = {
     "inspection/outbox.py": 1,  # whatever a driver raises, the publisher's thread goes on trying
     "inspection/station.py": 1,  # the top level: the unforeseen ends the station in state Error
 }
-PRINTERS = {"inspection/cli.py"}  # stdout is the result of a command
+PRINTERS = {"inspection/cli.py", "inspection/recipe_cli.py"}  # stdout is the result of a command
 
 
 def module_name(path: Path) -> str:

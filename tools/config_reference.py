@@ -16,12 +16,13 @@ from inspection.controllers.modbus_client import ModbusClientConfig
 from inspection.controllers.modbus_tcp import ModbusTcpConfig
 from inspection.controllers.opcua.config import OpcUaConfig
 from inspection.controllers.simulated import SimulatedControllerConfig
-from inspection.recipe_config import QualitySection, Recipe, RegistrationSection, RoiSection, RuleSection, ViewSection
 from inspection.controllers.tcp_text import TcpTextConfig
 from inspection.publishers.folder import FolderConfig
 from inspection.publishers.mqtt import MqttConfig
 from inspection.publishers.postgres import PostgresConfig
 from inspection.publishers.webhook import WebhookConfig
+from inspection.recipe_config import QualitySection, Recipe, RegistrationSection, RoiSection, RuleSection, ViewSection
+from inspection.serials import SerialSection
 
 PAGE = Path(__file__).resolve().parent.parent / "deploy" / "configuration.md"
 SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
@@ -31,6 +32,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("recipe.toml [views.ROLE.quality]", QualitySection),
     ("recipe.toml [[views.ROLE.rois]]", RoiSection),
     ("recipe.toml [[views.ROLE.rules]]", RuleSection),
+    ("recipe.toml [serial]", SerialSection),
     ("station.toml", StationConfig),
     ("station.toml [evidence]", EvidenceSection),
     ('station.toml [cameras.NAME], kind = "folder"', FolderCameraConfig),

@@ -534,6 +534,7 @@ def _report(bench: Bench, lives: list[Life], line: LineLog, code: int, *, all_to
         violations.append(f"{_untold(bench.store, bench.broker)} records never reached the subscriber")
     if code:
         violations.append(f"the station ended with exit code {code} when asked to")
+    told = [record_id for record_id in bench.broker.received if record_id]
     rules = Counter(r.judgement.reasons[0].rule_id for r in records if r.judgement.verdict.name == "ERROR")
     table: list[tuple[str, object]] = [
         *((f"fault: {name}", bench.done[name]) for name in FAULTS),
@@ -541,7 +542,7 @@ def _report(bench: Bench, lives: list[Life], line: LineLog, code: int, *, all_to
         *found.counts.items(),
         *((f"  ERROR {rule}", count) for rule, count in sorted(rules.items())),
         ("wrong OKs", len(wrong)),
-        ("messages to the broker / records", f"{len(bench.broker.received)} / {len(records)}"),
+        ("record messages received / of different records", f"{len(told)} / {len(set(told))}"),
         *growth(lives).items(),
         ("violations", len(violations)),
     ]
@@ -549,7 +550,7 @@ def _report(bench: Bench, lives: list[Life], line: LineLog, code: int, *, all_to
         print("no disk of its own could be mounted here: full and read-only disk were left out")
     if bench.clock is None:
         print("gcc is not installed: the clock did not jump")
-    print("\n".join(f"{name:<46}{value}" for name, value in table))
+    print("\n".join(f"{name:<50}{value}" for name, value in table))
     print("".join(f"VIOLATION {text}\n" for text in violations), end="", flush=True)
     return 1 if violations else 0
 

@@ -19,10 +19,7 @@ exact, use a camera with a trigger input.
 
 import os
 import re
-import threading
 import time
-from collections import deque
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -33,14 +30,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from inspection.errors import CameraError, CameraTimeout, ConfigError, FrameCorrupt, InspectionError
+from inspection.cameras.stream import StreamReader
+from inspection.errors import CameraError, CameraTimeout, ConfigError, FrameCorrupt
 from inspection.types import Frame, Trigger, utc_now
 
 Image = NDArray[np.uint8]
-CLOCK_S = 10.0  # frames of the last so many seconds tie stamps to the clock
-STANDING = 10  # so many frames without a newer stamp: this source has no usable stamps
-FASTER_S = 0.005  # less is the noise of the network
-SETTLE_S = 0.5  # so long no frame was faster than those before: the backlog of opening is gone
 _PASSWORD = re.compile(r"(?<=://)[^/@]*@")
 _Side = Annotated[int, Field(ge=1, le=65535)]
 
@@ -68,7 +62,8 @@ class OpencvCameraConfig(BaseModel):
         default=None, gt=0, le=1000, description="Frames a second asked of a device, up to 1000; left out = its own."
     )
     exposure: float | None = Field(
-        default=None, description="Exposure asked of a device, in the unit of its driver (V4L2: 100 us); left out = its own."
+        default=None,
+        description="Exposure asked of a device, in the unit of its driver (V4L2: 100 us); left out = its own.",
     )
     latency_ms: int = Field(
         default=300, ge=0, le=5000,
@@ -82,7 +77,9 @@ class OpencvCameraConfig(BaseModel):
         default=2000, ge=50, le=60_000,
         description="A stream or device without a new frame for so long is a fault, ms, 50..60000.",
     )  # fmt: skip
-    loop: bool = Field(default=False, description="Whether a video file starts again after its last frame, true or false.")
+    loop: bool = Field(
+        default=False, description="Whether a video file starts again after its last frame, true or false."
+    )
 
     @property
     def is_device(self) -> bool:
@@ -100,48 +97,6 @@ class OpencvCameraConfig(BaseModel):
         return _PASSWORD.sub("", self.source)
 
 
-class StreamClock:
-    """Estimates when a frame was exposed from its stamp and its arrival, up to the time the fastest frame travels."""
-
-    def __init__(self) -> None:
-        self._offsets: deque[tuple[float, float]] = deque()  # (arrival, arrival - stamp), offsets growing
-        self._stamp_s = float("-inf")
-        self._standing = 0  # frames in a row without a newer stamp
-        self.steady = True  # stamps can be used
-        self._best_s = float("inf")
-        self.best_at_s = 0.0  # when a frame last was markedly faster than all before
-
-    def exposed_s(self, arrived_s: float, stamp_ms: float) -> float:
-        """Seconds of the clock that ``arrived_s`` is of; never later than the arrival, -inf when nothing is known."""
-        stamp_s = stamp_ms / 1000
-        self._standing = 0 if stamp_s > self._stamp_s else self._standing + 1
-        self._stamp_s = stamp_s
-        self.steady = self.steady and self._standing < STANDING
-        if not self.steady:
-            return arrived_s
-        if self._standing:
-            return float("-inf")
-        offset_s = arrived_s - stamp_s
-        while self._offsets and self._offsets[-1][1] >= offset_s:
-            self._offsets.pop()
-        self._offsets.append((arrived_s, offset_s))
-        while self._offsets[0][0] < arrived_s - CLOCK_S:
-            self._offsets.popleft()
-        if self._offsets[0][1] < self._best_s - FASTER_S:
-            self._best_s, self.best_at_s = self._offsets[0][1], arrived_s
-        return min(arrived_s, stamp_s + self._offsets[0][1])
-
-
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    """What the reading thread hands to a waiting ``grab``; times in seconds, monotonic."""
-
-    pixels: Any
-    number: int
-    exposed_s: float
-    refused: int
-
-
 class OpencvCamera:
     """Reads a device, a stream or a video file; of a file, each trigger gets the next frame."""
 
@@ -150,7 +105,7 @@ class OpencvCamera:
         self.camera_id = camera_id
         self._capture: Any = None
         self._frames = 0
-        self._reader: _Reader | None = None
+        self._reader: StreamReader | None = None
 
     def open(self) -> None:
         """Open the source, and of a stream throw away what had piled up; CameraError when it cannot be read."""
@@ -158,7 +113,7 @@ class OpencvCamera:
         self._frames = 0
         if self.config.is_file:
             return
-        self._reader = _Reader(self._capture, self.config, self._error)
+        self._reader = StreamReader(self._capture, self.config, self._error)
         try:
             self._reader.settle()
         except CameraError:
@@ -195,6 +150,9 @@ class OpencvCamera:
 
     def _connected(self) -> Any:
         config = self.config
+        # What FFmpeg and OpenCV print is no JSON, may show addresses with passwords, and says what our errors say.
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
         if config.is_device:
             capture = cv2.VideoCapture(int(config.source))
         elif config.is_file:
@@ -207,7 +165,9 @@ class OpencvCamera:
             ]  # fmt: skip
             capture = cv2.VideoCapture(self._address(), cv2.CAP_FFMPEG, limits)
         if not capture.isOpened():
-            raise self._error(f"cannot open {config.shown}", "check the address or path, power and cable, and its password")
+            raise self._error(
+                f"cannot open {config.shown}", "check the address or path, power and cable, and its password"
+            )
         if config.is_device:
             self._adjust(capture)
         return capture
@@ -232,7 +192,10 @@ class OpencvCamera:
         if config.fps is not None:
             wanted += [("fps", cv2.CAP_PROP_FPS, config.fps)]
         if config.exposure is not None:
-            wanted += [("manual exposure", cv2.CAP_PROP_AUTO_EXPOSURE, 1), ("exposure", cv2.CAP_PROP_EXPOSURE, config.exposure)]
+            wanted += [
+                ("manual exposure", cv2.CAP_PROP_AUTO_EXPOSURE, 1),
+                ("exposure", cv2.CAP_PROP_EXPOSURE, config.exposure),
+            ]
         refused = [name for name, number, value in wanted if not capture.set(number, value)]
         if refused:
             capture.release()
@@ -255,7 +218,8 @@ class OpencvCamera:
     def _image(self, pixels: Any) -> Image:
         if pixels is None or pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
             raise FrameCorrupt(
-                f"camera {self.camera_id!r} gave a frame that cannot be read", fix="check cable, network and pixel format"
+                f"camera {self.camera_id!r} gave a frame that cannot be read",
+                fix="check cable, network and pixel format",
             )
         size = (pixels.shape[1], pixels.shape[0])
         if self.config.size_px not in (None, size):
@@ -270,103 +234,3 @@ class OpencvCamera:
 
     def _error(self, text: str, fix: str) -> CameraError:
         return CameraError(f"camera {self.camera_id!r} {text}", fix=fix)
-
-
-class _Reader:
-    """The thread that takes every frame of a stream or device, and keeps the one that a waiting ``take`` may have."""
-
-    def __init__(self, capture: Any, config: OpencvCameraConfig, error: Any) -> None:
-        self._capture = capture
-        self._config = config
-        self._error = error
-        self._news = threading.Condition()
-        self._stop = False
-        self._ended = ""
-        self._asked_s: float | None = None
-        self._taken: _Taken | None = None
-        self._refused = 0
-        self._frames = 0
-        self._clock = StreamClock()
-        self._arrived_s = self._began_s = time.monotonic()
-        self._thread = threading.Thread(target=self._read, name="stream", daemon=True)
-        self._thread.start()
-
-    def settle(self) -> None:
-        """Wait until frames come as fast as they are made; CameraError when that takes longer than opening may."""
-        limit_s = time.monotonic() + self._config.open_timeout_ms / 1000
-        with self._news:
-            while not self._settled():
-                text = self._fault()
-                if text or not self._news.wait(max(0.0, min(limit_s - time.monotonic(), 0.1))) and time.monotonic() > limit_s:
-                    raise self._error(
-                        text or "opened, but sends no steady stream of frames", "check the camera and the network's load"
-                    )
-
-    def take(self, trigger: Trigger, timeout_ms: int) -> _Taken:
-        """The first frame exposed after this call; CameraTimeout, or CameraError when the stream has ended."""
-        with self._news:
-            self._asked_s, self._taken, self._refused = time.monotonic(), None, 0
-            self._news.wait_for(lambda: self._taken or self._ended, timeout_ms / 1000)
-            self._asked_s = None
-            if self._taken is not None:
-                return self._taken
-            if self._ended:
-                raise self._error(self._ended, "it is opened again by itself; check the camera and the network")
-            raise CameraTimeout(
-                f"no frame exposed after trigger {trigger.trigger_id} came from {self._config.shown} in {timeout_ms} ms; "
-                f"{self._refused} older frames were refused",
-                fix="allow more time, or lower latency_ms to what the camera was measured to need",
-            )
-
-    def fault(self) -> str:
-        """"" while frames come."""
-        with self._news:
-            text = self._fault()
-        return f"{self._config.shown} {text}" if text else ""
-
-    def end(self) -> None:
-        """Stop the thread; CameraError when it still hangs in the driver after three read time-outs."""
-        with self._news:
-            self._stop = True
-        self._thread.join(3 * self._config.read_timeout_ms / 1000 + 1)
-        if self._thread.is_alive():
-            raise self._error("cannot be closed: its driver hangs", "its process is started again by itself")
-
-    def _fault(self) -> str:
-        silent_s = time.monotonic() - self._arrived_s
-        if not self._ended and silent_s * 1000 > self._config.read_timeout_ms:
-            return f"has sent no frame for {silent_s:.1f} s"
-        return self._ended
-
-    def _settled(self) -> bool:
-        if not self._clock.steady:
-            return self._frames > 1 and time.monotonic() - self._began_s > SETTLE_S
-        return self._frames > 1 and self._arrived_s - self._clock.best_at_s > SETTLE_S
-
-    def _read(self) -> None:
-        try:
-            while not self._stop and self._capture.grab():
-                self._arrive(time.monotonic(), self._capture.get(cv2.CAP_PROP_POS_MSEC))
-            ended = "has ended its stream"
-        except (cv2.error, InspectionError) as error:
-            ended = f"failed: {error}"
-        with self._news:
-            self._ended = ended
-            self._news.notify_all()
-
-    def _arrive(self, arrived_s: float, stamp_ms: float) -> None:
-        with self._news:
-            self._frames += 1
-            self._arrived_s = arrived_s
-            exposed_s = self._clock.exposed_s(arrived_s, stamp_ms) - self._config.latency_ms / 1000
-            asked_s = self._asked_s
-            wanted = asked_s is not None and self._taken is None and exposed_s > asked_s
-            self._refused += 0 if wanted else 1
-            self._news.notify_all()
-        if not wanted:
-            return
-        given, pixels = self._capture.retrieve()
-        with self._news:
-            if self._asked_s == asked_s:  # nobody else asks meanwhile
-                self._taken = _Taken(pixels if given else None, self._frames, exposed_s, self._refused)
-                self._news.notify_all()

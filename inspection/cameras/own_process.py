@@ -2,119 +2,23 @@
 
 import logging
 import os
-import socket
 import subprocess
-import sys
 import threading
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-from inspection.cameras.wire import FrameBlock, Message, Wire, read_error, trigger_message
+from inspection.cameras.child_process import CLOSE_S, GRACE_S, HUNG_S, ChildProcess
+from inspection.cameras.wire import Message, read_error
 from inspection.errors import CameraError, CameraTimeout, DriverMissing, InspectionError
-from inspection.log import OWN, event
+from inspection.log import event
 from inspection.types import Frame, Trigger
 
-GRACE_S = 0.1  # a process that has not answered so long after the time allowed is late
-HUNG_S = 1.0  # one that is later than this by so much is ended
-PING_S = 0.5
-SILENT_S = 1.5  # a ping unanswered for so long means that the process is stopped or hangs
 TICK_S = 0.1
 START_S = 10.0  # for loading the driver, beside the time that opening the camera may take
 OPEN_MS = 10_000  # where the config has no open_timeout_ms
 FIRST_RETRY_S = 0.2
 LAST_RETRY_S = 5.0
-CLOSE_S = 3.0  # the driver may take so long to close before its process is ended
-_PACKAGES = str(Path(__file__).resolve().parents[2])
-
-
-class _Child:
-    """The process, its connection, and by when it must be heard."""
-
-    def __init__(self, config: Any, camera_id: str, *, open_s: float) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        self.wire = Wire(ours)
-        self.block = FrameBlock()
-        self._open_s = open_s
-        self._quiet_until_s = time.monotonic() + open_s  # it loads the driver and need not answer pings
-        self._ping_s = 0.0  # when the ping was sent that is not answered yet, 0 = none
-        self._next_ping_s = 0.0
-        self._answer_by_s: float | None = None
-        command = [sys.executable, "-P", "-m", "inspection.cameras.driver_process", str(theirs.fileno()), str(os.getpid())]
-        path = os.pathsep.join(filter(None, (_PACKAGES, os.environ.get("PYTHONPATH"))))
-        try:
-            # Its own session: Ctrl-C in the station's terminal must not reach it.  Its stdout is no place for results.
-            self.process = subprocess.Popen(
-                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=2, start_new_session=True,
-                env={**os.environ, "PYTHONPATH": path},
-            )  # fmt: skip
-        except OSError:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        kind = type(config)
-        with suppress(OSError):  # it is gone already: that is noticed when it is listened to
-            self.wire.send(
-                {
-                    "kind": config.kind,
-                    "config_class": f"{kind.__module__}:{kind.__qualname__}",
-                    "config": config.model_dump_json(),
-                    "camera_id": camera_id,
-                    "log_level": logging.getLevelName(logging.getLogger(OWN).getEffectiveLevel()),
-                }
-            )
-
-    def ask(self, number: int, trigger: Trigger, deadline_s: float) -> None:
-        """Send a request for a frame; OSError when the process is gone or has stopped reading."""
-        self._answer_by_s = deadline_s + GRACE_S + HUNG_S
-        self.wire.send(
-            {"do": "grab", "number": number, "trigger": trigger_message(trigger), "deadline_s": deadline_s}
-        )
-
-    def hear(self, message: Message) -> None:
-        """Note what a message says about the process."""
-        now_s, word = time.monotonic(), message["say"]
-        if word == "pong":
-            self._ping_s = self._quiet_until_s = 0.0
-        elif word in ("opening", "away"):  # opening and closing a driver take their time
-            self._quiet_until_s = now_s + self._open_s
-        elif word in ("frame", "error"):
-            self._answer_by_s = None
-        if word in ("open", "frame", "error"):
-            self._quiet_until_s = now_s + SILENT_S  # a ping that waited meanwhile is answered now
-
-    def ping(self) -> None:
-        """Send a ping when one is due and none is on its way."""
-        now_s = time.monotonic()
-        if not self._ping_s and now_s >= self._next_ping_s:
-            self.wire.send({"do": "ping"})
-            self._ping_s, self._next_ping_s = now_s, now_s + PING_S
-
-    @property
-    def overdue(self) -> bool:
-        """Whether the process has been silent for longer than it may be."""
-        now_s, answer_by_s = time.monotonic(), self._answer_by_s
-        if answer_by_s is not None:
-            return now_s > answer_by_s
-        return bool(self._ping_s) and now_s > max(self._ping_s + SILENT_S, self._quiet_until_s)
-
-    def end(self, *, gently: bool) -> None:
-        """End the process, after it closed its driver where there is time for that."""
-        if gently:
-            with suppress(OSError):
-                self.wire.send({"do": "close"})
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(CLOSE_S)
-        self.process.kill()
-        try:
-            self.process.wait(CLOSE_S)
-        except subprocess.TimeoutExpired:  # it hangs in the kernel: nothing more can be done from here
-            event("camera.process_stuck", level=logging.ERROR, pid=self.process.pid)
-        self.wire.link.close()
-        self.block.close()
 
 
 class OwnProcessCamera:
@@ -134,7 +38,7 @@ class OwnProcessCamera:
         self._news = threading.Condition()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
-        self._child: _Child | None = None
+        self._child: ChildProcess | None = None
         self._wrong: InspectionError | None = self._not_open()
         self._fatal: InspectionError | None = None
         self._settled = False  # the first attempt to open has an outcome
@@ -157,7 +61,8 @@ class OwnProcessCamera:
         """
         if not hasattr(os, "memfd_create"):
             raise DriverMissing(
-                f"camera {self.camera_id!r}: cameras of kind {self.config.kind!r} need Linux", fix="use a Linux computer"
+                f"camera {self.camera_id!r}: cameras of kind {self.config.kind!r} need Linux",
+                fix="use a Linux computer",
             )
         self.close()
         self._closing.clear()
@@ -175,19 +80,17 @@ class OwnProcessCamera:
         """The frame for this trigger; CameraError at once while the camera is away."""
         deadline_s = time.monotonic() + timeout_ms / 1000
         with self._news:
-            if self._wrong is not None:
-                raise _again(self._wrong)
+            child = self._child
+            if self._wrong is not None or child is None:
+                raise _again(self._wrong or self._not_open())
             self._number += 1
             self._wanted, self._answer = self._number, None
-            assert self._child is not None
             try:
-                self._child.ask(self._number, trigger, deadline_s)
+                child.ask(self._number, trigger, deadline_s)
             except OSError as error:
                 self._wanted = 0
                 raise self._error(f"cannot be asked: its process does not listen ({error.strerror})") from error
-            self._news.wait_for(
-                lambda: self._answer is not None, max(0.0, deadline_s - time.monotonic()) + GRACE_S
-            )
+            self._news.wait_for(lambda: self._answer is not None, max(0.0, deadline_s - time.monotonic()) + GRACE_S)
             answer, self._answer, self._wanted = self._answer, None, 0
             if answer is None:
                 self._late = self._number
@@ -234,7 +137,7 @@ class OwnProcessCamera:
 
     def _run_child(self) -> str:
         """Serve one child until it is lost (why) or the camera is closed ("")."""
-        child = _Child(self.config, self.camera_id, open_s=self._open_s)
+        child = ChildProcess(self.config, self.camera_id, open_s=self._open_s)
         self._gave, self._late = False, 0
         lost = "is lost: its process was ended"
         try:
@@ -248,7 +151,7 @@ class OwnProcessCamera:
             child.end(gently=self._closing.is_set())
         return lost
 
-    def _listen(self, child: _Child) -> str:
+    def _listen(self, child: ChildProcess) -> str:
         while not self._closing.is_set():
             try:
                 received = child.wire.receive(TICK_S)
@@ -266,7 +169,7 @@ class OwnProcessCamera:
                 return "is lost: its process does not answer"
         return ""
 
-    def _take(self, child: _Child, message: Message, block: int | None) -> None:
+    def _take(self, child: ChildProcess, message: Message, block: int | None) -> None:
         if block is not None:
             child.block.attach(block)
         child.hear(message)
@@ -283,7 +186,7 @@ class OwnProcessCamera:
         elif word in ("frame", "error"):
             self._take_answer(child, message)
 
-    def _take_answer(self, child: _Child, message: Message) -> None:
+    def _take_answer(self, child: ChildProcess, message: Message) -> None:
         with self._news:
             number = message["number"]
             if number == self._wanted:

@@ -292,7 +292,10 @@ class PylonCamera:
     def _clock(self) -> int | None:
         """The camera's clock now, in its ticks; None where it has none that can be read."""
         nodes = self._camera.GetNodeMap()
-        for latch, value in (("TimestampLatch", "TimestampLatchValue"), ("GevTimestampControlLatch", "GevTimestampValue")):
+        for latch, value in (
+            ("TimestampLatch", "TimestampLatchValue"),
+            ("GevTimestampControlLatch", "GevTimestampValue"),
+        ):
             command, clock = nodes.GetNode(latch), nodes.GetNode(value)
             if command is not None and clock is not None and self._sdk.IsWritable(command):
                 command.Execute()

@@ -28,7 +28,11 @@ VIDEO_DEVICES = Path("/sys/class/video4linux")
 WAIT_MS = 10_000  # for a picture: long exposures count, and nobody waits for a verdict
 _FULL = 255  # grey level at which a pixel says nothing any more
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_TEXT, _TEXT_PX, _LINE_PX = 0.5, 640, 22  # size of the text, width of the picture up to which it is that, height of a line
+_TEXT, _TEXT_PX, _LINE_PX = (
+    0.5,
+    640,
+    22,
+)  # size of the text, width of the picture up to which it is that, height of a line
 _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
 
 
@@ -103,7 +107,10 @@ def measures(seen: Look) -> tuple[tuple[str, str], ...]:
         ("contrast", f"{quality.contrast:.1f}"),
         ("brightness", f"{quality.brightness:.0f}"),
         ("saturated", f"{100 * seen.saturated:.1f} %"),
-        ("exposure", _setting(seen.config, "exposure_us", " us") or _setting(seen.config, "exposure", "") or "as it is set"),
+        (
+            "exposure",
+            _setting(seen.config, "exposure_us", " us") or _setting(seen.config, "exposure", "") or "as it is set",
+        ),
         ("gain", _setting(seen.config, "gain", "") or "as it is set"),
     )
 

@@ -68,7 +68,7 @@ class Wire:
             try:
                 return json.loads(content), block
             except ValueError:
-                pass
+                pass  # not JSON: told below, as any other end
         if block is not None:
             os.close(block)
         raise EOFError("the other side ended or sent what cannot be read")
@@ -83,11 +83,10 @@ class FrameBlock:
     def write(self, frame: Frame) -> tuple[Message, int | None]:
         """Copy the arrays in; how to read them, and the descriptor of the block where it is a new one."""
         arrays = {name: array for name in _ARRAYS if (array := getattr(frame, name)) is not None}
-        block = self._grow(sum(array.nbytes for array in arrays.values()))
-        assert self._memory is not None
+        memory, block = self._with_room(sum(array.nbytes for array in arrays.values()))
         layout, start = {}, 0
         for name, array in arrays.items():
-            target = np.frombuffer(self._memory, array.dtype, array.size, start).reshape(array.shape)
+            target = np.frombuffer(memory, array.dtype, array.size, start).reshape(array.shape)
             target[...] = array
             layout[name] = [list(array.shape), array.dtype.name, start]
             start += array.nbytes + -array.nbytes % 16
@@ -124,10 +123,10 @@ class FrameBlock:
             self._memory.close()
             self._memory = None
 
-    def _grow(self, content: int) -> int | None:
+    def _with_room(self, content: int) -> tuple[mmap.mmap, int | None]:
         needed = content + 16 * len(_ARRAYS)
         if self._memory is not None and len(self._memory) >= needed:
-            return None
+            return self._memory, None
         size = -(-needed // _STEP) * _STEP
         if size > LARGEST_BLOCK:
             raise CameraError(
@@ -139,7 +138,7 @@ class FrameBlock:
         fcntl.fcntl(block, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
         self.close()
         self._memory = mmap.mmap(block, size)
-        return block
+        return self._memory, block
 
     def _array(self, shape: list[int], pixel: str, start: int) -> Any:
         if self._memory is None or pixel not in _PIXELS or start < 0 or min(shape) < 1:

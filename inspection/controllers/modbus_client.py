@@ -262,8 +262,10 @@ class ModbusClientController:
                     self._pause(self.config.poll_ms / 1000, or_unwritten=True)
                     self._cycle(link)
             except (OSError, BadTelegram, Refusal) as error:
-                if said != str(error):  # not once for every attempt
-                    said = str(error)
+                hint = "; check plc_block_at, station_block_at, extended and unit_id"
+                text = f"{error}{hint if isinstance(error, Refusal) else ''}"
+                if said != text:  # not once for every attempt
+                    said = text
                     event("controller.plc_lost", level=logging.WARNING, host=self.config.host, text=said)
                 self._pause(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
@@ -280,7 +282,7 @@ class ModbusClientController:
         words = link.read()
         news = words[at.TRIGGER] == [1] and self._request_in(words) != self._request_in(self._read)
         if news and self._request_in(link.read()) != self._request_in(words):
-            return  # the PLC is still writing it, and its replies are not of one moment
+            words = self._read  # the PLC is still writing it, and its replies are not of one moment
         self._read = words
         shown, rejected = self._take_over(words)
         if shown != self._written:

@@ -153,13 +153,13 @@ class RegisterServer:
 
     def _room(self) -> bool:
         """Whether one more may come; a connection that never sent a telegram has to make room."""
-        if len(self._connections) < self._limits.connections:
+        staying = [one for one in self._connections if not one.writer.transport.is_closing()]
+        if len(staying) < self._limits.connections:
             return True
-        idle = [one for one in self._connections if not one.proven and not one.writer.transport.is_closing()]
-        leaving = [one for one in self._connections if one.writer.transport.is_closing()]
-        if idle and not leaving:
-            min(idle, key=lambda one: one.heard_s).writer.transport.abort()
-        return bool(idle or leaving) and len(self._connections) < 2 * self._limits.connections
+        unproven = [one for one in staying if not one.proven]
+        if unproven:
+            min(unproven, key=lambda one: one.heard_s).writer.transport.abort()
+        return bool(unproven)
 
     def _complain(self, word: str, connection: _Connection, text: str) -> None:
         """Log what a peer did wrong, at most once a second, so that rubbish does not fill the log either."""

@@ -24,6 +24,7 @@ from inspection.types import PrepareRecipe, Reason, Record, Trigger, utc_now
 _START_LIMIT_S = 10.0
 _CLOSE_LIMIT_S = 1.0
 _OUTPUT_LIMIT = 65_536  # bytes that a peer may leave unread beyond what its and our TCP buffers hold
+_LOG_PAUSE_S = 1.0
 _BAD_LINES = 20  # so many wrong lines on end, and the peer is something else than a PLC
 
 
@@ -141,8 +142,9 @@ class TcpTextController:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
-        self._links: list[_Link] = []  # this and the writer belong to the loop
+        self._links: list[_Link] = []  # this and what follows belong to the loop
         self._writer: _Link | None = None
+        self._refusals, self._quiet_until_s = 0, 0.0
 
     # The station's side
 
@@ -247,8 +249,15 @@ class TcpTextController:
         link.tell(*answers)
         refused = [answer for answer in answers if answer.startswith(("REFUSED", "UNPREPARED", "ERROR"))]
         if refused:
-            event("controller.rejected", level=logging.WARNING, peer=link.peer, answer=refused[0])
+            self._note_refusal(link, refused[0])
         return not any(answer.startswith("ERROR BAD_") for answer in refused)
+
+    def _note_refusal(self, link: _Link, answer: str) -> None:
+        """Log it, at most once a second: a PLC that tries again in every cycle does not fill the disk."""
+        self._refusals += 1
+        if time.monotonic() >= self._quiet_until_s:
+            event("controller.rejected", level=logging.WARNING, peer=link.peer, answer=answer, count=self._refusals)
+            self._refusals, self._quiet_until_s = 0, time.monotonic() + _LOG_PAUSE_S
 
     def _may_write(self, link: _Link) -> bool:
         writer = self._writer

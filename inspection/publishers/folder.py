@@ -1,6 +1,7 @@
 """Records to a folder, on this machine or a mounted share: one file a day, JSON lines or CSV, whole lines only."""
 
 import csv
+import errno
 import io
 import json
 import os
@@ -111,7 +112,7 @@ class _DayFile:
     """One file that is appended to, made with its heading when missing."""
 
     def __init__(self, path: Path) -> None:
-        self._form = path.suffix
+        self._path, self._form = path, path.suffix
         self._file = path.open("a+b", buffering=0)
         try:
             self._lines: deque[str] = deque(self._repaired(), maxlen=_REMEMBERED)
@@ -141,6 +142,9 @@ class _DayFile:
             rest = rest[self._file.write(rest) :]
         self._waiting = io.BytesIO()
         os.fsync(self._file.fileno())
+        # Whoever moved or deleted the file meanwhile would otherwise be told for the rest of the day what nobody sees.
+        if not os.path.samestat(self._path.stat(), os.fstat(self._file.fileno())):
+            raise OSError(errno.ESTALE, "the file was replaced by another program")
 
     def close(self) -> None:
         self._file.close()
@@ -179,7 +183,9 @@ def _read_identity(line: str, form: str) -> Iterator[str]:
 
 def _json_line(message: Message) -> bytes:
     head = json.dumps({"sequence": message.sequence, "kind": message.kind, "record_id": message.key})
-    return f'{head[:-1]}, "body": {message.body}}}\n'.encode()
+    # Some readers take these for the end of a line; within JSON they can only stand in a text.
+    body = message.body.translate({0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"})
+    return f'{head[:-1]}, "body": {body}}}\n'.encode()
 
 
 def _csv_line(message: Message, body: dict[str, Any]) -> bytes:

@@ -113,6 +113,8 @@ class MqttPublisher:
             with suppress(OSError, AttributeError):
                 client.socket().shutdown(socket.SHUT_RDWR)
         client.loop_stop()
+        if (line := client.socket()) is not None:
+            line.close()  # the library keeps it open when the broker refused the connection
 
     def _made(self) -> Any:
         import paho.mqtt.client as paho

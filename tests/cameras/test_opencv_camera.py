@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from inspection.cameras import Camera, make_camera
-from inspection.cameras.opencv import OpencvCamera, OpencvCameraConfig, StreamClock
+from inspection.cameras.opencv import OpencvCamera, OpencvCameraConfig
+from inspection.cameras.stream import StreamClock
 from inspection.config import load_station
 from inspection.errors import CameraError, CameraTimeout, ConfigError, FrameCorrupt
 from inspection.images import write_png
@@ -118,8 +119,25 @@ def test_grey_stays_exact(tmp_path: Path) -> None:
 
 def test_frame_of_another_size_is_refused(tmp_path: Path) -> None:
     """A camera that was set to another size does not reach the detector."""
-    with opened(video(tmp_path / "line.avi", 2), size_px=(640, 480)) as camera, pytest.raises(FrameCorrupt, match="64 x 48"):
+    with (
+        opened(video(tmp_path / "line.avi", 2), size_px=(640, 480)) as camera,
+        pytest.raises(FrameCorrupt, match="64 x 48"),
+    ):
         camera.grab(trigger(1), 1000)
+
+
+@pytest.mark.parametrize(("name", "share"), [("line.avi", 0.5), ("line.mkv", 0.9)])
+def test_truncated_video_gives_no_torn_frame(name: str, share: float, tmp_path: Path) -> None:
+    """Of a file that was cut off, whole frames come in order, and then none."""
+    content = video(tmp_path / name, 60).read_bytes()
+    (tmp_path / name).write_bytes(content[: int(len(content) * share)])
+    with opened(tmp_path / name) as camera:
+        for number in range(60):
+            try:
+                assert np.array_equal(numbered(number), camera.grab(trigger(number), 1000).image), number
+            except CameraTimeout:
+                break
+        assert 5 < number < 59
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no video at all"])
@@ -131,12 +149,22 @@ def test_unusable_file_is_an_error_on_open(content: bytes | None, tmp_path: Path
         pass
 
 
-def test_relative_file_counts_from_the_station_config(root: Path, tmp_path: Path) -> None:
+STATION = """
+station_id = "S1"
+recipe = "r"
+store = "s.sqlite"
+evidence = { folder = "e" }
+controller = { kind = "simulated" }
+[cameras]
+file = { kind = "opencv", source = "clips/a.avi" }
+usb = { kind = "opencv", source = "0" }
+net = { kind = "opencv", source = "rtsp://h/x" }
+"""
+
+
+def test_relative_file_counts_from_the_station_config(tmp_path: Path) -> None:
     """A video beside station.toml is found from any folder; devices and streams keep their names."""
-    text = (root / "deploy" / "stations" / "demo.toml").read_text(encoding="utf-8")
-    lines = [f"[cameras.{name}]\nkind = \"opencv\"\nsource = \"{source}\"" for name, source in
-             (("file", "clips/a.avi"), ("usb", "0"), ("net", "rtsp://h/x"))]  # fmt: skip
-    (tmp_path / "station.toml").write_text(text + "\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    (tmp_path / "station.toml").write_text(STATION, encoding="utf-8")
     cameras = load_station(tmp_path / "station.toml").cameras
     expected = (str(tmp_path / "clips" / "a.avi"), "0", "rtsp://h/x")
     assert expected == tuple(getattr(cameras[name], "source", None) for name in ("file", "usb", "net"))
@@ -183,7 +211,9 @@ def test_device_that_is_not_there_is_an_error_on_open() -> None:
     start_s=st.floats(0, 1e6),
     zero_ms=st.floats(0, 1e6),
 )
-def test_frame_is_never_thought_newer_than_it_may_be(steps: list[tuple[float, float]], start_s: float, zero_ms: float) -> None:
+def test_frame_is_never_thought_newer_than_it_may_be(
+    steps: list[tuple[float, float]], start_s: float, zero_ms: float
+) -> None:
     """However frames are held up, the estimate is at most the fastest frame's travel time after the true exposure."""
     clock, made_s, arrived_s, fastest_s = StreamClock(), start_s, start_s, float("inf")
     for step_s, delay_s in steps:

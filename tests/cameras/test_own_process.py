@@ -24,7 +24,15 @@ from inspection.cameras.opencv import OpencvCameraConfig
 from inspection.cameras.own_process import OwnProcessCamera
 from inspection.cameras.simulated import CameraFault, FaultKind, SimulatedCamera, SimulatedCameraConfig
 from inspection.cameras.wire import FrameBlock, error_message, read_error, read_trigger, trigger_message
-from inspection.errors import CameraError, CameraTimeout, ConfigError, DriverMissing, FrameCorrupt, InspectionError, UsageError
+from inspection.errors import (
+    CameraError,
+    CameraTimeout,
+    ConfigError,
+    DriverMissing,
+    FrameCorrupt,
+    InspectionError,
+    UsageError,
+)
 from inspection.images import write_png
 from inspection.log import OWN
 from inspection.types import Frame, Trigger, utc_now
@@ -120,7 +128,9 @@ def test_frames_of_changing_size_and_their_goldens_cross(tmp_path: Path) -> None
 
 
 @given(
-    sides=st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40), st.booleans(), st.booleans()), min_size=1, max_size=4),
+    sides=st.lists(
+        st.tuples(st.integers(1, 40), st.integers(1, 40), st.booleans(), st.booleans()), min_size=1, max_size=4
+    ),
     seed=st.integers(0, 99),
 )
 def test_block_gives_back_what_was_written(sides: list[tuple[int, int, bool, bool]], seed: int) -> None:
@@ -173,7 +183,9 @@ def test_unknown_error_is_a_camera_error(name: str) -> None:
     assert type(read_error({"error": name, "what": "w", "fix": "f"})) is CameraError
 
 
-@given(st.builds(Trigger, st.text(min_size=1), st.text(), st.text(), st.text(), st.just(utc_now()), st.integers(0, 2**32)))
+@given(
+    st.builds(Trigger, st.text(min_size=1), st.text(), st.text(), st.text(), st.just(utc_now()), st.integers(0, 2**32))
+)
 def test_trigger_crosses(asked: Trigger) -> None:
     """The driver sees the trigger as the controller gave it."""
     assert asked == read_trigger(json.loads(json.dumps(trigger_message(asked))))

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from inspection.cameras import make_camera
+from inspection.cameras.own_process import OwnProcessCamera
 from inspection.cameras.pylon import PylonCamera, PylonCameraConfig, list_devices
 from inspection.errors import CameraError, CameraTimeout, ConfigError, DriverMissing, FrameCorrupt
 from inspection.images import write_png
@@ -203,7 +205,10 @@ def test_driver_error_becomes_a_camera_error(opened: Opened) -> None:
     """What the driver raises when the camera goes away in the middle of a part comes out in its own words."""
     camera = opened()
     camera._camera.Close()
-    with pytest.raises(CameraError, match="failed for trigger t5: .") as caught, camera._errors("failed for trigger t5"):
+    with (
+        pytest.raises(CameraError, match=r"failed for trigger t5: .") as caught,
+        camera._errors("failed for trigger t5"),
+    ):
         camera._fire(time.monotonic() + 5)
     assert "Exception" not in caught.value.what
 
@@ -224,6 +229,20 @@ def test_camera_that_is_not_open_has_a_fault() -> None:
     camera.close()
     with pytest.raises(CameraError, match="not open"):
         camera.grab(trigger(), 10)
+
+
+def test_camera_runs_in_a_process_of_its_own(pictures: Path) -> None:
+    """As the station uses it, every frame arrives whole and in order, and damaged ones are told as such."""
+    config = PylonCameraConfig(device="0815-0000", emulated_images=str(pictures), emulated_failures=1)
+    camera = make_camera(config, "top")
+    assert isinstance(camera, OwnProcessCamera)
+    try:
+        camera.open()
+        with pytest.raises(FrameCorrupt, match="incompletely grabbed"):
+            camera.grab(trigger(0), 5000)
+        assert list(range(1, PICTURES)) == [shown(camera.grab(trigger(number), 5000)) for number in range(1, PICTURES)]
+    finally:
+        camera.close()
 
 
 # ---- settings
@@ -336,14 +355,14 @@ def test_every_setting_is_described() -> None:
 
 def test_unknown_device_lists_the_reachable_ones(opened: Opened) -> None:
     """A wrong serial number is answered with the right ones."""
-    with pytest.raises(CameraError, match="device 40123456 does not answer; reachable: .*0815-0001") as caught:
+    with pytest.raises(CameraError, match=r"device 40123456 does not answer; reachable: .*0815-0001") as caught:
         opened(device="40123456", emulated=2)
     assert "`device`" in caught.value.fix
 
 
 def test_no_device_named_among_several_is_refused(opened: Opened) -> None:
     """With two cameras and no serial number it is not left to chance which one is used."""
-    with pytest.raises(ConfigError, match="names no device, and .* answer: .*0815-0000"):
+    with pytest.raises(ConfigError, match=r"names no device, and .* answer: .*0815-0000"):
         opened(device="", emulated=2)
 
 

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from inspection.cameras import CAMERAS, Camera
 from inspection.cameras.folder import FolderCamera, FolderCameraConfig
-from inspection.cameras.pylon import PylonCamera, PylonCameraConfig
 from inspection.cameras.opencv import OpencvCamera, OpencvCameraConfig
+from inspection.cameras.pylon import PylonCamera, PylonCameraConfig
 from inspection.cameras.simulated import CameraFault, FaultKind, SimulatedCamera, SimulatedCameraConfig
 from inspection.errors import CameraError, CameraTimeout, FrameCorrupt
 from inspection.images import read_image, write_png

@@ -7,11 +7,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
 import pytest
+from asyncua import ua
+from asyncua.sync import Client as OpcUaClient
 from pydantic import ValidationError
 from pymodbus.client import ModbusTcpClient
 
@@ -19,6 +22,8 @@ from inspection.controllers import CONTROLLERS, Controller, StationState
 from inspection.controllers import register_map as at
 from inspection.controllers.modbus_client import ModbusClientConfig, ModbusClientController
 from inspection.controllers.modbus_tcp import ModbusTcpConfig, ModbusTcpController
+from inspection.controllers.opcua.config import OpcUaConfig
+from inspection.controllers.opcua.controller import OpcUaController
 from inspection.controllers.register_map import PrepareStatus, Reject, Request, Result
 from inspection.controllers.simulated import SimulatedController, SimulatedControllerConfig
 from inspection.controllers.tcp_text import TcpTextConfig, TcpTextController
@@ -201,6 +206,30 @@ class TextLine:
         self.controller.close()
 
 
+class OpcUaLine:
+    """The OPC UA server with a client of the same library, which presents the same part again and again."""
+
+    def __init__(self) -> None:
+        config = OpcUaConfig(port=free_port())
+        self.controller: Controller = OpcUaController(config)
+        self.controller.open()
+        self._client = OpcUaClient(config.endpoint)
+        self._client.connect()
+        self._client.load_data_type_definitions()
+        path = "3:Lineside/2:VisionStateMachine/2:AutomaticModeStateMachine"
+        self._automatic = self._client.nodes.objects.get_child(path.split("/"))
+
+    def present(self) -> None:
+        types: Any = ua
+        ids = types.MeasIdDataType(Id="line-7"), types.PartIdDataType(Id="SN-7")
+        self._automatic.call_method("2:StartSingleJob", *ids, types.RecipeIdExternalDataType(Id="board-a"), None, None)
+
+    def close(self) -> None:
+        with suppress(ConnectionError, TimeoutError):  # the server may be gone by now
+            self._client.disconnect()
+        self.controller.close()
+
+
 PLC_MEMORY = """
 import asyncio, sys
 from pymodbus.server import StartAsyncTcpServer
@@ -252,7 +281,13 @@ def serves(port: int) -> bool:
     return True
 
 
-LINES = {"simulated": SimulatedLine, "modbus_tcp": ModbusLine, "modbus_client": PolledLine, "tcp_text": TextLine}
+LINES = {
+    "simulated": SimulatedLine,
+    "modbus_tcp": ModbusLine,
+    "modbus_client": PolledLine,
+    "tcp_text": TextLine,
+    "opcua": OpcUaLine,
+}
 
 
 @pytest.fixture(params=sorted(CONTROLLERS))

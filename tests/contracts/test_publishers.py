@@ -129,12 +129,16 @@ def test_showing_the_state_is_taken(receiver: Receiver, publisher: Publisher) ->
     until(lambda: receiver.arrived() == [("record", "r000001")])
 
 
+def reach(publisher: Publisher) -> None:
+    publisher.open()
+    publisher.publish([message(1)])
+
+
 def attempt(publisher: Publisher) -> float:
     """Seconds until open or publish says that the receiver is not there."""
     started_s = time.monotonic()
     with pytest.raises(PublisherError) as raised:
-        publisher.open()
-        publisher.publish([message(1)])
+        reach(publisher)
     assert raised.value.fix
     assert SECRET not in str(raised.value)
     assert "hidden" not in str(raised.value)

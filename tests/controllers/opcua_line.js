@@ -8,7 +8,8 @@ const { AttributeIds, DataType, VariantArrayType, StatusCodes } = opcua;
 const SPEC = 2; // namespace of OPC 40100-1 on our server
 const EVENTS = { 1013: "JobStarted", 1018: "StateChanged", 1022: "RecipePrepared", 1023: "Ready", 1024: "ResultReady", 1025: "AcquisitionDone" };
 const FIELDS = ["EventType", `${SPEC}:JobId`, `${SPEC}:ResultId`, `${SPEC}:PartId`, `${SPEC}:MeasId`, `${SPEC}:ResultState`,
-    `${SPEC}:ResultContent`, "ToState", `${SPEC}:InternalRecipeId`, `${SPEC}:CreationTime`];
+    `${SPEC}:ResultContent`, "ToState", `${SPEC}:InternalRecipeId`, `${SPEC}:CreationTime`,
+    `${SPEC}:InternalId`];
 const MACHINE = `/${SPEC}:VisionStateMachine`;
 const AUTOMATIC = `${MACHINE}/${SPEC}:AutomaticModeStateMachine`;
 const OBJECTS = { machine: MACHINE, automatic: AUTOMATIC, recipes: `/${SPEC}:RecipeManagement`, results: `/${SPEC}:ResultManagement` };
@@ -74,9 +75,9 @@ async function listen(command) {
     const item = await subscription.monitor({ nodeId, attributeId: AttributeIds.EventNotifier },
         { samplingInterval: 0, queueSize: 5000, discardOldest: true, filter: opcua.constructEventFilter(FIELDS) }, opcua.TimestampsToReturn.Both);
     item.on("changed", (fields) => {
-        const [type, job, result, part, meas, state, content, to, recipe, created] = fields.map(plain);
+        const [, job, result, part, meas, state, content, to, judged, created, prepared] = fields.map(plain);
         const name = EVENTS[fields[0].value.value];
-        if (name) seen.push({ name, job, result, part, meas, state, content, to, recipe, created });
+        if (name) seen.push({ name, job, result, part, meas, state, content, to, recipe: judged || prepared, created });
         wake();
     });
 }

@@ -1,11 +1,15 @@
 """The text interface, fault by fault: its words, its limits, and whole runs against a PLC written in another language."""
 
+import contextlib
 import json
+import os
 import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -38,6 +42,25 @@ from inspection.types import (
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parents[1] / "deploy" / "tcp_text.md"
 LIMIT_MS = 5000
+STATION = """
+station_id = "text-1"
+recipe = "{recipe}"
+store = "records.sqlite"
+threads = 1
+
+[evidence]
+folder = "evidence"
+
+[cameras.top]
+kind = "folder"
+folder = "{recipe}/selftest"
+loop = true
+
+[controller]
+kind = "tcp_text"
+port = {port}
+silent_ms = 400
+"""
 NOW = utc_now()
 JUDGEMENTS = (
     Judgement(Verdict.OK),
@@ -649,6 +672,35 @@ def test_a_restarted_station_answers_from_its_records() -> None:
         assert list(range(1, 401)) == [result["sequence"] for result in plc.results]
         matched(plc.results, bench, 9)
         assert 400 == len(kept)
+
+
+def answers_of(store: Path) -> dict[int, tuple[str, str]]:
+    """Verdict and name of each record in the store, by its sequence."""
+    with contextlib.closing(sqlite3.connect(store)) as database:
+        rows = database.execute("SELECT trigger_id, verdict, record_id FROM records").fetchall()
+    return {int(trigger_id.split("-")[1]): (Verdict(verdict).name, name) for trigger_id, verdict, name in rows}
+
+
+def test_a_killed_station_answers_every_part_once(tmp_path: Path, root: Path) -> None:
+    """The whole program killed in mid-run and started again: each part has one record, and the PLC heard that one."""
+    port = free_port()
+    config = tmp_path / "station.toml"
+    config.write_text(STATION.format(recipe=root / "deploy" / "recipes" / "demo-pcb", port=port), encoding="utf-8")
+    command = [sys.executable, "-m", "inspection", "run", str(config)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with NodePlc(port, 9, 1, 60) as plc, (tmp_path / "log").open("w") as log:
+        for enough in (15, 35, 60):
+            process = subprocess.Popen(command, cwd=root, stderr=log, stdout=log, env=environment)
+            try:
+                until(lambda enough=enough: len(plc.results) >= enough, 120)
+            finally:
+                process.kill()
+                process.wait(timeout=30)
+        plc.finish()
+        assert list(range(1, 61)) == [result["sequence"] for result in plc.results]
+    kept = answers_of(tmp_path / "records.sqlite")
+    assert 60 == len(kept)
+    assert kept == {int(result["sequence"]): (result["verdict"], result["record"]) for result in plc.results}
 
 
 def test_a_shell_is_enough(station: TcpTextController) -> None:

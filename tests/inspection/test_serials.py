@@ -179,7 +179,9 @@ def test_region_picks_one_of_two_codes() -> None:
 
 def test_pattern_picks_one_of_two_codes() -> None:
     """A maker's code beside the serial is passed over when the pattern tells them apart."""
-    frame = np.vstack([np.pad(label(text), ((0, 0), (0, 60)), constant_values=255)[:, :100] for text in ("MAKER-4711", "SN-0000001")])
+    frame = np.vstack(
+        [np.pad(label(text), ((0, 0), (0, 60)), constant_values=255)[:, :100] for text in ("MAKER-4711", "SN-0000001")]
+    )
     assert "SN-0000001" == read_serial(frame, SerialSection(pattern=r"SN-\d{7}")).text
 
 

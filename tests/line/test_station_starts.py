@@ -1,6 +1,7 @@
 """What keeps a station from starting: an exit code and two lines, never a traceback."""
 
 import json
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,7 +56,8 @@ def test_a_recipe_that_judges_otherwise_here_is_refused(bench: Bench, frames: No
     """A self-test with another verdict than the sealed one keeps the station off the line: exit code 2."""
     recipe = bench.recipe("other")
     (recipe / "selftest").mkdir()
-    rows = '[{"frame": "../golden.png", "verdict": "NG", "classes": ["open"]}]'
+    shutil.copyfile(recipe / "golden.png", recipe / "selftest" / "golden.png")
+    rows = '[{"frame": "golden.png", "verdict": "NG", "classes": ["open"]}]'
     (recipe / "selftest" / "expected.json").write_text(rows, encoding="utf-8")
     (recipe / "recipe.lock").unlink()
     lock_as_it_is(recipe)

@@ -12,7 +12,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ import paho.mqtt.client as paho
 import psutil
 import psycopg
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from paho.mqtt.enums import CallbackAPIVersion
 
 from inspection.publishers import Message
@@ -100,6 +104,35 @@ def fill(store: Store, numbers: range) -> None:
 
 def first_arrivals(arrived: Arrived) -> Arrived:
     return list(dict.fromkeys(arrived))
+
+
+def make_certificates(folder: Path) -> tuple[Path, Path, Path]:
+    """PEM files of an authority, and of a server's certificate and key for 127.0.0.1 that it signed."""
+    now, issuer = datetime.now(UTC), f"authority of {folder.name}"
+    paths = folder / "ca.pem", folder / "server.pem", folder / "server.key"
+
+    def name(text: str) -> x509.Name:
+        return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
+
+    def builder(subject: str, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+        return (
+            x509.CertificateBuilder().subject_name(name(subject)).issuer_name(name(issuer))
+            .public_key(key.public_key()).serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=2))
+        )  # fmt: skip
+
+    authority, server = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    ca = builder(issuer, authority).add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+    address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    signed = builder("server", server).add_extension(address, False)
+    paths[0].write_bytes(ca.sign(authority, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    paths[1].write_bytes(signed.sign(authority, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    paths[2].write_bytes(
+        server.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return paths
 
 
 class Process:
@@ -280,6 +313,17 @@ class Postgres(Process):
     def config(self, **more: Any) -> PostgresConfig:
         fields = {"host": "127.0.0.1", "port": self.port, "database": "postgres", "user": "line", "timeout_s": 2.0}
         return PostgresConfig(**{**fields, "password_file": str(self.password_file), **more})
+
+    def use_tls(self, certificate: Path, key: Path) -> None:
+        """Offer encryption from the next start on."""
+        for source, target in ((certificate, "server.crt"), (key, "server.key")):
+            placed = self.folder / "db" / target
+            placed.write_bytes(source.read_bytes())
+            placed.chmod(0o600)
+            if os.geteuid() == 0:
+                os.chown(placed, self.user.pw_uid, self.user.pw_gid)
+        with (self.folder / "db" / "postgresql.conf").open("a") as settings:
+            settings.write("ssl = on\n")
 
     def start(self) -> None:
         (self.folder / "db" / "postmaster.pid").unlink(missing_ok=True)

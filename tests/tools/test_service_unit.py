@@ -55,7 +55,7 @@ def test_the_promises_of_the_page_stand_in_the_unit(line: str) -> None:
 
 def test_the_watchdog_is_longer_than_the_longest_deadline() -> None:
     """A station that waits for a slow camera is not killed for it."""
-    from inspection.config import Recipe
+    from inspection.recipe_config import Recipe
 
     longest_ms = next(limit.le for limit in Recipe.model_fields["deadline_ms"].metadata if hasattr(limit, "le"))
     found = re.search(r"^WatchdogSec=(\d+)$", UNIT.read_text(encoding="utf-8"), re.MULTILINE)

@@ -14,7 +14,7 @@ from inspection.controllers import StationState
 from inspection.controllers.opcua.config import OpcUaConfig
 from inspection.controllers.opcua.guard import guarded_server
 from inspection.controllers.opcua.jobs import Jobs, Order, Refusal, Result
-from inspection.controllers.opcua.nodes import AUTOMATIC, MACHINE, RECIPES, RESULTS, VisionNodes
+from inspection.controllers.opcua.nodes import AUTOMATIC, MACHINE, RECIPES, RESULTS, VisionNodes, opcua_types
 from inspection.controllers.opcua.security import Doorman, Trusted, read_users, server_identity
 from inspection.errors import ControllerError, DriverMissing, InspectionError
 from inspection.log import event
@@ -191,6 +191,7 @@ class OpcUaController:
             news.clear()
             with self._changed:
                 announced, now_in_force = self._jobs.drain(), self._jobs.recipe_id
+                self._changed.notify_all()  # the next part of a series waits for this
             if now_in_force != recipe_id:
                 recipe_id = now_in_force
                 await nodes.write("RecipeId", recipe_id)
@@ -198,7 +199,7 @@ class OpcUaController:
                 await nodes.announce(announcement)
 
     async def _link(self, nodes: VisionNodes) -> None:
-        from asyncua import ua
+        ua = opcua_types()
 
         def error(refusal: Refusal) -> Any:
             return ua.Variant(int(refusal), ua.VariantType.Int32)
@@ -246,8 +247,7 @@ class OpcUaController:
         await self._link_results(nodes, error)
 
     async def _link_recipes(self, nodes: VisionNodes, error: Callable[[Refusal], Any]) -> None:
-        from asyncua import ua
-
+        ua = opcua_types()
         kinds = ua.VariantType
 
         async def prepare(external: Any, internal: Any) -> list[Any]:
@@ -282,8 +282,7 @@ class OpcUaController:
         await nodes.serve((*RECIPES, "GetRecipeListFiltered"), recipes)
 
     async def _link_results(self, nodes: VisionNodes, error: Callable[[Refusal], Any]) -> None:
-        from asyncua import ua
-
+        ua = opcua_types()
         kinds = ua.VariantType
 
         async def by_id(result_id: Any, _timeout: Any) -> list[Any]:

@@ -9,11 +9,12 @@ what a connection may send is bounded.
 from typing import TYPE_CHECKING, Any
 
 from inspection.controllers.opcua.config import OpcUaConfig
+from inspection.controllers.opcua.nodes import opcua_types
 from inspection.controllers.opcua.security import Doorman, Trusted
 from inspection.log import event
 
 if TYPE_CHECKING:
-    from asyncua import Server
+    from asyncua.server.server import Server
 
 MOST_CONNECTIONS = 100
 LOGIN_WITHIN_S = 10.0
@@ -46,11 +47,11 @@ class Users:
 
 def guarded_server(config: OpcUaConfig, doorman: Doorman, trusted: Trusted | None) -> "Server":
     """An asyncua server that is not initialised yet.  ``trusted`` None: certificates are not asked for."""
-    from asyncua import Server, ua
     from asyncua.server.binary_server_asyncio import BinaryServer
     from asyncua.server.internal_server import InternalServer
+    from asyncua.server.server import Server
 
-    protocol = _protocol(config.encrypted)
+    ua, protocol = opcua_types(), _protocol(config.encrypted)
 
     class Door(BinaryServer):
         def _make_protocol(self) -> Any:
@@ -73,10 +74,9 @@ def guarded_server(config: OpcUaConfig, doorman: Doorman, trusted: Trusted | Non
     inner.max_connections = MOST_CONNECTIONS
     inner.max_pending_activation_seconds = LOGIN_WITHIN_S
     inner.max_subscriptions = MOST_CONNECTIONS
-    inner.supported_tokens = (ua.UserNameIdentityToken,)
-    if config.anonymous:
-        inner.supported_tokens = (ua.AnonymousIdentityToken, ua.UserNameIdentityToken)
     server = GuardedServer(iserver=inner)
+    anonymous = [ua.AnonymousIdentityToken] if config.anonymous else []
+    server.set_identity_tokens([ua.UserNameIdentityToken, *anonymous])
     server.limits.max_recv_buffer = server.limits.max_send_buffer = _CHUNK_BYTES
     server.limits.max_message_size = _MESSAGE_BYTES
     server.limits.max_chunk_count = _MESSAGE_BYTES // _CHUNK_BYTES + 1
@@ -87,9 +87,7 @@ def guarded_server(config: OpcUaConfig, doorman: Doorman, trusted: Trusted | Non
 
 def _demand_trust(policy: Any, trusted: Trusted) -> None:
     """Let the factory of secure channels make one only for a client certificate that is trusted."""
-    from asyncua import ua
-
-    create = policy.create
+    ua, create = opcua_types(), policy.create
 
     def checked(peer_certificate: bytes | None) -> Any:
         if peer_certificate is None or not trusted.holds(peer_certificate):
@@ -101,10 +99,10 @@ def _demand_trust(policy: Any, trusted: Trusted) -> None:
 
 def _dialogue(encrypted: bool) -> Any:
     """The class that answers the requests of one connection."""
-    from asyncua import ua
     from asyncua.common.utils import ServiceError
     from asyncua.server.uaprocessor import UaProcessor
 
+    ua = opcua_types()
     kinds, codes = ua.ObjectIds, ua.StatusCodes
     asking = {kinds.GetEndpointsRequest_Encoding_DefaultBinary, kinds.FindServersRequest_Encoding_DefaultBinary}
     opening = {
@@ -119,7 +117,7 @@ def _dialogue(encrypted: bool) -> Any:
             refusal = self._refusal(typeid)
             if refusal is not None:
                 raise ServiceError(refusal)
-            return await super()._process_message(typeid, requesthdr, seqhdr, body)
+            return await super()._process_message(typeid, requesthdr, seqhdr, body)  # type: ignore[no-untyped-call]
 
         def _refusal(self, typeid: Any) -> int | None:
             kind = typeid.Identifier if typeid.NamespaceIndex == 0 else None

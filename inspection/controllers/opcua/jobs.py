@@ -293,7 +293,8 @@ class Jobs:
         if self._wish is not None:
             wish, self._wish = self._wish, None
             return wish
-        if self._series is not None and self._job is None and self._station == StationState.READY:
+        told = not self._announced  # a series runs no faster than the line is told of it
+        if self._series is not None and self._job is None and self._station == StationState.READY and told:
             self._next_of_series(self._series, now)
         trigger, self._waiting = self._waiting, None
         return trigger

@@ -19,7 +19,8 @@ from inspection.controllers.register_map import reason_code
 from inspection.types import Detection
 
 if TYPE_CHECKING:
-    from asyncua import Node, Server
+    from asyncua.common.node import Node
+    from asyncua.server.server import Server
 
 NODESET = Path(__file__).with_name("Opc.Ua.MachineVision.NodeSet2.xml")
 NAMESPACE = "http://opcfoundation.org/UA/MachineVision"
@@ -66,6 +67,13 @@ _STATION_VARIABLES = (
 )
 
 
+def opcua_types() -> Any:
+    """asyncua's names of OPC UA, among them those that it made of the nodeset; only where asyncua is installed."""
+    from asyncua import ua
+
+    return ua
+
+
 class VisionNodes:
     """The objects of one vision system in an initialised server.  Only the server's thread calls it."""
 
@@ -81,8 +89,7 @@ class VisionNodes:
 
     async def build(self) -> None:
         """Import the companion specification and make the object; takes about half a second."""
-        from asyncua import ua
-
+        ua = opcua_types()
         server = self._server
         await server.import_xml(xmlstring=_with_complete_ids(NODESET.read_text(encoding="utf-8")))
         self._spec = await server.get_namespace_index(NAMESPACE)
@@ -98,7 +105,7 @@ class VisionNodes:
             await self._find_machine(name, path)
         await self._add_variables()
         for name, number in _EVENT_TYPES.items():
-            self._events[name] = await server.get_event_generator(self._id(number), self._system)
+            self._events[name] = await server.get_event_generator(self._id(number), self._system.nodeid)
         await self._show_machine("vision", "Preoperational", _VISION_STATES[Vision.PREOPERATIONAL], 1)
         await self._show_machine("automatic", "", None, 0)
 
@@ -106,7 +113,7 @@ class VisionNodes:
         """Answer this method of the address space; ``method`` takes the input arguments as plain values."""
         node = await self._child(path)
         wanted = len(await self._arguments(node))
-        from asyncua import ua
+        ua = opcua_types()
 
         async def call(_parent: Any, *arguments: Any) -> Any:
             if len(arguments) != wanted:
@@ -146,33 +153,27 @@ class VisionNodes:
 
     def identity(self, kind: str, text: str) -> Any:
         """JobId, MeasId, PartId, ProductId or ResultId; null when there is none (a job's and a result's always is)."""
-        from asyncua import ua
-
+        ua = opcua_types()
         if not text and kind not in ("JobId", "ResultId"):
             return ua.Variant(None)
         return ua.Variant(getattr(ua, f"{kind}DataType")(Id=text), ua.VariantType.ExtensionObject)
 
     def recipe_id(self, text: str, *, external: bool = False) -> Any:
         """The id of a recipe as the line or as the station names it: both are the same text."""
-        from asyncua import ua
-
+        ua = opcua_types()
         return ua.Variant(getattr(ua, f"RecipeId{'External' if external else 'Internal'}DataType")(Id=text))
 
     def result(self, result: Result) -> Any:
         """The structure that GetResultById gives."""
-        from asyncua import ua
-
-        made: Any = ua
+        ua = opcua_types()
         fields = {name: one.Value for name, one in self._result_fields(result).items()}
         state = fields.pop("ResultState")
-        return made.ResultDataType(ResultState=ua.Int32(state), HasTransferableDataOnFile=False, **fields)
+        return ua.ResultDataType(ResultState=ua.Int32(state), HasTransferableDataOnFile=False, **fields)
 
     def _result_fields(self, result: Result) -> dict[str, Any]:
-        from asyncua import ua
-
-        made: Any = ua
+        ua = opcua_types()
         record, order, kinds = result.record, result.order, ua.VariantType
-        times = made.ProcessingTimesDataType(StartTime=record.trigger.at, EndTime=record.judged_at)
+        times = ua.ProcessingTimesDataType(StartTime=record.trigger.at, EndTime=record.judged_at)
         recipe_id = record.recipe_id or order.recipe_id
         return {
             "ResultId": self.identity("ResultId", record.record_id),
@@ -187,7 +188,7 @@ class VisionNodes:
             "ProcessingTimes": ua.Variant(times, kinds.ExtensionObject),
             "InternalRecipeId": self.recipe_id(recipe_id),
             "ExternalRecipeId": self.recipe_id(order.recipe_id, external=True),
-            "InternalConfigurationId": ua.Variant(made.ConfigurationIdDataType(Id=record.recipe_sha256)),
+            "InternalConfigurationId": ua.Variant(ua.ConfigurationIdDataType(Id=record.recipe_sha256)),
             "ResultContent": ua.Variant(content(result), kinds.Variant),
         }
 
@@ -195,13 +196,11 @@ class VisionNodes:
 
     @property
     def _nodes_types(self) -> dict[str, Any]:
-        from asyncua import ua
-
+        ua = opcua_types()
         return {name: getattr(ua.VariantType, kind) for name, kind, _ in _STATION_VARIABLES}
 
     def _id(self, number: int) -> Any:
-        from asyncua import ua
-
+        ua = opcua_types()
         return ua.NodeId(ua.Int32(number), ua.Int16(self._spec))
 
     async def _child(self, path: tuple[str, ...]) -> "Node":
@@ -216,7 +215,7 @@ class VisionNodes:
 
     async def _take_away(self, path: tuple[str, ...]) -> None:
         """Delete a part of our object, and only its parent's references to it: asyncua would search every node."""
-        from asyncua import ua
+        ua = opcua_types()
         from asyncua.common.manage_nodes import delete_nodes
 
         session, node = self._server.iserver.isession, await self._child(path)
@@ -236,14 +235,13 @@ class VisionNodes:
         await delete_nodes(session, [node], recursive=True, delete_target_references=False)
 
     async def _find_machine(self, name: str, path: tuple[str, ...]) -> None:
-        from asyncua import ua
-
+        ua = opcua_types()
         machine = await self._child(path)
         state = await machine.get_child("0:CurrentState")
         self._nodes[name] = machine
         self._nodes[f"{name}.state"] = state
         self._nodes[f"{name}.id"] = await state.get_child("0:Id")
-        children = {(await child.read_browse_name()).Name: child for child in await state.get_properties()}
+        children = {str((await child.read_browse_name()).Name): child for child in await state.get_properties()}
         number = children.get("Number")
         if number is None:
             number = await state.add_property(
@@ -252,8 +250,7 @@ class VisionNodes:
         self._nodes[f"{name}.number"] = number
 
     async def _add_variables(self) -> None:
-        from asyncua import ua
-
+        ua = opcua_types()
         station = await self._system.add_object(
             ua.NodeId(f"{self._name}.Station", self._own), ua.QualifiedName("Station", self._own)
         )
@@ -276,16 +273,14 @@ class VisionNodes:
             await self._raise_change("automatic", was, name)
 
     async def _show_machine(self, machine: str, name: str, state: int | None, number: int) -> None:
-        from asyncua import ua
-
+        ua = opcua_types()
         node_id = ua.NodeId() if state is None else self._id(state)
         await self._nodes[f"{machine}.number"].write_value(number, ua.VariantType.UInt32)
         await self._nodes[f"{machine}.id"].write_value(node_id, ua.VariantType.NodeId)
         await self._nodes[f"{machine}.state"].write_value(ua.LocalizedText(name), ua.VariantType.LocalizedText)
 
     async def _raise_change(self, machine: str, was: str, name: str) -> None:
-        from asyncua import ua
-
+        ua = opcua_types()
         texts = {"FromState": was, "ToState": name, "Transition": f"{was}To{name}"}
         kind = ua.VariantType.LocalizedText
         fields = {field: ua.Variant(ua.LocalizedText(text), kind) for field, text in texts.items()}
@@ -313,8 +308,7 @@ class VisionNodes:
 
     async def _raise(self, name: str, **fields: Any) -> None:
         """Raise an event at the vision system and, as for all events, at the Server object."""
-        from asyncua import ua
-
+        ua = opcua_types()
         generator = self._events[name]
         for field, variant in fields.items():
             # asyncua sends null for a field whose type it was not told.
@@ -347,8 +341,7 @@ def _with_complete_ids(nodeset: str) -> str:
 
 def content(result: Result) -> list[Any]:
     """ResultContent, in the order that the page for the PLC programmer gives."""
-    from asyncua import ua
-
+    ua = opcua_types()
     kinds, found = ua.VariantType, _findings(result)
     shown = found[:MOST_FINDINGS]
     code = reason_code(result.reasons[0].rule_id) if result.reasons else 0
