@@ -2,6 +2,7 @@
 
 * ``jobs``      the whole exchange as plain Python, without thread, clock or network
 * ``nodes``     the address space: objects, methods and events of the companion specification
+* ``methods``   what the line may call
 * ``guard``     what a connection may do before it has logged in, and how much it may send
 * ``security``  certificates, trusted clients, users and their passwords
 * ``controller``  the server in its own thread, as the station sees it
