@@ -57,7 +57,9 @@ class StationConfig(Section):
     store: str = Field(min_length=1, description="SQLite file of the records")
     threads: int = Field(default=0, ge=0, le=256, description="CPU threads of the detector, 0 = all cores")
     provider: Provider = Field(default="cpu", description="what runs the model; never another one in its place")
-    recipes: str = Field(default="", description="folder of the recipes a controller may change to; empty = only `recipe`")
+    recipes: str = Field(
+        default="", description="folder of the recipes a controller may change to; empty = only `recipe`"
+    )
     at_hand: int = Field(default=3, ge=1, le=50, description="recipes kept loaded for a change without a pause")
     refused_recipe: Literal["keep", "hold"] = Field(
         default="keep",
@@ -83,7 +85,8 @@ class StationConfig(Section):
         description="records that may wait for a publisher's receiver; beyond that the oldest are not told, and it hears which",
     )  # fmt: skip
     scale_mm_per_px: dict[Annotated[str, Field(pattern=NAME)], MmPerPx] = Field(
-        default={}, description="millimetres per pixel of each camera, by role; only for recipes whose rules name millimetres"
+        default={},
+        description="millimetres per pixel of each camera, by role; only for recipes whose rules name millimetres",
     )
     trusted_keys: tuple[str, ...] = Field(
         default=(), max_length=100,

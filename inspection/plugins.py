@@ -1,6 +1,7 @@
 """Finds a plug-in class by its name in a name table."""
 
 import importlib
+import importlib.metadata
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,8 +22,14 @@ def resolve(table: Mapping[str, str], name: str, what: str) -> Any:
     except ModuleNotFoundError as error:
         raise DriverMissing(
             f"{what} {name!r} needs the package {error.name!r}, which is not installed",
-            fix='install the extra that brings it, for example: pip install "lineside[modbus]"',
+            fix=f"install it with: pip install {_installed_by(name, str(error.name))}",
         ) from error
     if not hasattr(module, class_name):
         raise ConfigError(f"{what} {name!r}: {module_name} has no class {class_name}", fix="correct the name table")
     return getattr(module, class_name)
+
+
+def _installed_by(name: str, package: str) -> str:
+    """The extra of a plug-in's own name, or else the package itself."""
+    extras = importlib.metadata.metadata("lineside").get_all("Provides-Extra") or []
+    return f'"lineside[{name}]"' if name in extras else package

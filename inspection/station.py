@@ -237,7 +237,9 @@ class Station:
             self.service.alive()
         if job.outcome is None:
             text = f"no result within the deadline of {job.recipe.deadline_ms} ms"
-            return self._record(job.trigger, error_judgement("station.deadline", text))
+            spent_ms = job.recipe.deadline_ms - 1000 * job.left_s()
+            record = self._record(job.trigger, error_judgement("station.deadline", text))
+            return replace(record, stage_ms=(("total", spent_ms),))
         outcome = job.outcome
         judgement = outcome.seen.judgement
         if outcome.spent_ms > job.recipe.deadline_ms and judgement.verdict != Verdict.ERROR:

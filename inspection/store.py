@@ -193,7 +193,9 @@ class Store:
 
     def outbox_span(self) -> tuple[int, int]:
         """Sequences of the oldest and the newest row that wait in the outbox, (1, 0) when none does."""
-        oldest, newest = self._rows("SELECT (SELECT min(sequence) FROM outbox), (SELECT max(sequence) FROM outbox)", ())[0]
+        oldest, newest = self._rows(
+            "SELECT (SELECT min(sequence) FROM outbox), (SELECT max(sequence) FROM outbox)", ()
+        )[0]
         return (1, 0) if oldest is None else (int(oldest), int(newest))
 
     def drop_outbox(self, last: int) -> int:

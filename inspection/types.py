@@ -221,6 +221,11 @@ class Record:
         """The part's serial: what was read from the frame, or else what the controller gave."""
         return self.read_serial or self.trigger.serial
 
+    @property
+    def total_ms(self) -> float:
+        """Milliseconds from the trigger to the verdict, by a clock that nobody sets; 0 where nothing was inspected."""
+        return dict(self.stage_ms).get("total", 0.0)
+
     def to_json(self) -> str:
         """The record as one line of JSON; ``from_json`` gives it back unchanged."""
         document = asdict(self)

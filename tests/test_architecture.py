@@ -27,7 +27,11 @@ BROAD_EXCEPTS = {
     "inspection/shelf.py": 1,  # a recipe must not end the thread that loads the next
     "inspection/station.py": 1,  # the top level: the unforeseen ends the station in state Error
 }
-PRINTERS = {"inspection/cli.py", "inspection/recipe_cli.py", "inspection/cameras_cli.py"}  # stdout is the result of a command
+PRINTERS = {
+    "inspection/cli.py",
+    "inspection/recipe_cli.py",
+    "inspection/cameras_cli.py",
+}  # stdout is the result of a command
 
 
 def module_name(path: Path) -> str:

@@ -154,17 +154,18 @@ def _set_pixel_format(camera: Any, name: str) -> None:
 def _set_region(camera: Any, roi_px: tuple[int, int, int, int] | None) -> None:
     """Without a region the whole sensor, so that what an earlier program left in the camera plays no part."""
     sensor = camera.get_sensor_size()
-    x, y, width, height = roi_px or (0, 0, sensor.width, sensor.height)
-    if x + width > sensor.width or y + height > sensor.height:
+    x, y, x2, y2 = roi_px or (0, 0, sensor.width, sensor.height)
+    width, height = x2 - x, y2 - y
+    if x2 > sensor.width or y2 > sensor.height:
         raise ConfigError(
-            f"roi_px = {[x, y, width, height]} leaves the sensor", fix=f"it has {sensor.width} x {sensor.height} pixels"
+            f"roi_px = {[x, y, x2, y2]} leaves the sensor", fix=f"it has {sensor.width} x {sensor.height} pixels"
         )
     camera.set_region(x, y, width, height)
     got = camera.get_region()
     if (got.x, got.y, got.width, got.height) != (x, y, width, height):
         steps = camera.get_width_increment(), camera.get_height_increment()
         raise ConfigError(
-            f"the camera made of roi_px = {[x, y, width, height]}: {[got.x, got.y, got.width, got.height]}",
+            f"the camera made of roi_px = {[x, y, x2, y2]}: {[got.x, got.y, got.x + got.width, got.y + got.height]}",
             fix=f"use a width in steps of {steps[0]} and a height in steps of {steps[1]} pixels, offsets likewise",
         )
 
@@ -178,14 +179,12 @@ def _set_trigger(camera: Any, config: "GenicamCameraConfig") -> None:
     if source not in there:
         raise ConfigError(f"this camera has no trigger source {source!r}", fix=f"it has: {', '.join(there)}")
     camera.set_trigger(source)
-    edge = EDGES[config.activation]
+    edge = EDGES[config.edge]
     if config.trigger == "software" or not camera.is_feature_available("TriggerActivation"):
         return
     edges = camera.dup_available_enumerations_as_strings("TriggerActivation")
     if edge not in edges:
-        raise ConfigError(
-            f"this camera cannot trigger on a {config.activation} edge", fix=f"it has: {', '.join(edges)}"
-        )
+        raise ConfigError(f"this camera cannot trigger on a {config.edge} edge", fix=f"it has: {', '.join(edges)}")
     camera.set_string("TriggerActivation", edge)
 
 

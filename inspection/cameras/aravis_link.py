@@ -114,7 +114,8 @@ class AravisLink:
         self._answer = self._worker.submit(question)
 
     def _wait(self, deadline_s: float) -> Any:
-        assert self._answer is not None
+        if self._answer is None:
+            raise RuntimeError("an answer is waited for that was never asked for")
         try:
             self._answer.exception(timeout=max(0.0, deadline_s - time.monotonic()))
         except NotYet:

@@ -22,8 +22,7 @@ from inspection.log import event
 from inspection.types import Frame, Trigger, utc_now
 
 __all__ = ["GenicamCamera", "GenicamCameraConfig", "is_newer", "list_devices"]
-_Offset = Annotated[int, Field(ge=0, le=65535)]
-_Side = Annotated[int, Field(ge=1, le=65535)]
+_Pixel = Annotated[int, Field(ge=0, le=65535)]
 SLICE_S = 0.05  # the longest wait without looking whether the camera is still there
 SETTLE_S = 0.05  # after a stop: longer than a frame needs from the sensor to here
 SHORT_IDS = 65535  # GigE Vision counts frames 1..65535 and begins anew
@@ -40,8 +39,8 @@ class GenicamCameraConfig(BaseModel):
         description="Serial number, IP address or Aravis id; empty = the only camera that answers. "
         "`lineside cameras` lists them; Fake_1 is a camera inside the library.",
     )  # fmt: skip
-    roi_px: tuple[_Offset, _Offset, _Side, _Side] | None = Field(
-        default=None, description="Left, top, width and height of the region, sensor pixels; left out = whole sensor."
+    roi_px: tuple[_Pixel, _Pixel, _Pixel, _Pixel] | None = Field(
+        default=None, description="Part of the sensor x1, y1, x2, y2, pixels; left out = the whole sensor."
     )
     exposure_us: float | None = Field(
         default=None, gt=0, le=1e8, description="Exposure time, microseconds; left out = as the camera is set."
@@ -55,7 +54,7 @@ class GenicamCameraConfig(BaseModel):
         description="What starts an exposure: software = the station; line = the camera's input; free = the camera itself.",
     )
     line: str = Field(default="Line1", min_length=1, max_length=64, description="Input for trigger = line.")
-    activation: Literal["rising", "falling"] = Field(default="rising", description="Edge for trigger = line.")
+    edge: Literal["rising", "falling"] = Field(default="rising", description="Edge of that input: rising or falling.")
     packet_size: int = Field(
         default=0,
         ge=0,
@@ -67,6 +66,13 @@ class GenicamCameraConfig(BaseModel):
         default=0, ge=0, le=1_000_000, description="Socket buffer asked for, KiB; 0 = two frames, at least 1024."
     )
     buffers: int = Field(default=8, ge=2, le=256, description="Frames the driver may hold, 2..256.")
+
+    @field_validator("roi_px")
+    @classmethod
+    def _is_a_box(cls, roi_px: tuple[int, int, int, int] | None) -> tuple[int, int, int, int] | None:
+        if roi_px is not None and not (roi_px[0] < roi_px[2] and roi_px[1] < roi_px[3]):
+            raise ValueError(f"is empty: {list(roi_px)} must be x1, y1, x2, y2 with x1 < x2 and y1 < y2")
+        return roi_px
 
     @field_validator("pixel_format")
     @classmethod

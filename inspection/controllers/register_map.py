@@ -227,7 +227,7 @@ def result_of(record: Record, run: int, classes: Sequence[str]) -> Result:
         findings=len(found),
         class_counts=tuple(counts),
         other_findings=len(found) - sum(counts),
-        processing_ms=max(0, round((record.judged_at - record.trigger.at).total_seconds() * 1000)),
+        processing_ms=round(record.total_ms),
     )
 
 

@@ -151,14 +151,15 @@ def test_frame_says_where_and_when_it_comes_from() -> None:
     assert frame.frame_id.startswith(f"{SERIAL}#1/")
 
 
-@pytest.mark.parametrize("roi_px", [(0, 0, 1280, 1024), (100, 60, 33, 17), (2047, 2047, 1, 1), None])
+@pytest.mark.parametrize("roi_px", [(0, 0, 1280, 1024), (100, 60, 133, 77), (2047, 2047, 2048, 2048), None])
 def test_region_is_what_is_delivered(roi_px: tuple[int, int, int, int] | None) -> None:
     """A frame has the size of the region, and without one that of the sensor, whatever was set in the camera before."""
     with fake(), opened(roi_px=(0, 0, 64, 64)):
         pass
     with fake(), opened(roi_px=roi_px) as camera:
         frame = camera.grab(trigger(1), 5000)
-    width, height = roi_px[2:] if roi_px else (2048, 2048)
+    x1, y1, x2, y2 = roi_px or (0, 0, 2048, 2048)
+    width, height = x2 - x1, y2 - y1
     assert np.array_equal(pattern(number_of(frame), width, height), frame.image)
 
 
@@ -254,11 +255,11 @@ def test_late_frame_is_never_given_to_the_next_trigger() -> None:
 
 def clocked(folder: Path, now_ns: int) -> Path:
     """The fake's own description with a clock that always says ``now_ns``."""
-    with fake():
-        camera = aravis().Camera.new(ADDRESS)
-        xml = camera.get_device().get_genicam_xml()
-        text = xml[0] if isinstance(xml, tuple) else xml
-        del camera
+    aravis()  # its description is packed into the library
+    from gi.repository import Gio
+
+    packed = Gio.resources_lookup_data("/org/aravis/arv-fake-camera.xml", Gio.ResourceLookupFlags.NONE)
+    text = bytes(packed.get_data()).decode()
     clock = (
         f'<Integer Name="TimestampLatchValue" NameSpace="Standard"><Value>{now_ns}</Value></Integer>'
         '<Command Name="TimestampLatch" NameSpace="Standard"><Value>0</Value><CommandValue>1</CommandValue></Command>'
@@ -283,7 +284,11 @@ def test_camera_clock_decides_whether_a_frame_is_new(tmp_path: Path, ahead_s: in
 def test_frame_with_missing_packets_is_corrupt() -> None:
     """A frame that lost packets is refused; the error has the status and counts them."""
     message = r"damaged frame for trigger t1: [a-z-]+, \d+ packets are missing"
-    with fake(ADDRESS, SERIAL, "-r", "400"), opened(packet_resend=False) as camera, pytest.raises(FrameCorrupt, match=message):
+    with (
+        fake(ADDRESS, SERIAL, "-r", "400"),
+        opened(packet_resend=False) as camera,
+        pytest.raises(FrameCorrupt, match=message),
+    ):
         grab_until_something_comes(camera)
 
 
@@ -492,9 +497,9 @@ def test_unknown_camera_lists_those_that_answer() -> None:
             {"pixel_format": "Mono12p"},
             "no pixel format 'Mono12p'\npixel_format can be: .*BayerRG8, Mono16, Mono8, RGB8",
         ),
-        ({"roi_px": (2000, 0, 100, 10)}, "leaves the sensor\nit has 2048 x 2048"),
+        ({"roi_px": (2000, 0, 2100, 10)}, "leaves the sensor\nit has 2048 x 2048"),
         ({"trigger": "line", "line": "Line9"}, "no trigger source 'Line9'\nit has: Line0, Software"),
-        ({"trigger": "line", "line": "Line0", "activation": "falling"}, "cannot trigger on a falling edge"),
+        ({"trigger": "line", "line": "Line0", "edge": "falling"}, "cannot trigger on a falling edge"),
     ],
 )
 def test_setting_the_camera_does_not_have(options: dict[str, Any], message: str) -> None:
@@ -518,9 +523,10 @@ def test_camera_inside_the_library() -> None:
         {"packet_size": 100},
         {"packet_size": 20000},
         {"roi_px": [0, 0, 0, 5]},
+        {"roi_px": [10, 10, 5, 20]},
         {"exposure_us": 0},
         {"trigger": "wish"},
-        {"activation": "both"},
+        {"edge": "both"},
         {"buffers": 1},
         {"exposure_ms": 3},
     ],

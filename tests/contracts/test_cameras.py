@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from inspection.cameras import CAMERAS, Camera
 from inspection.cameras.folder import FolderCamera, FolderCameraConfig
+from inspection.cameras.genicam import GenicamCamera, GenicamCameraConfig
 from inspection.cameras.opencv import OpencvCamera, OpencvCameraConfig
 from inspection.cameras.pylon import PylonCamera, PylonCameraConfig
 from inspection.cameras.simulated import CameraFault, FaultKind, SimulatedCamera, SimulatedCameraConfig
@@ -64,19 +65,42 @@ def pylon_camera(**options: Any) -> PylonCamera:
     return PylonCamera(PylonCameraConfig(device="0815-0000", **options), camera_id="top")
 
 
+class Meddled(GenicamCamera):
+    """A camera whose region another program changes once it is open."""
+
+    def open(self) -> None:
+        super().open()
+        assert self._link is not None
+        self._link.camera.set_region(0, 0, 16, 8)
+
+
+def genicam_camera(kind: type[GenicamCamera] = GenicamCamera, **options: Any) -> GenicamCamera:
+    """The camera inside Aravis."""
+    install = 'pip install "lineside[genicam]" && apt install gir1.2-aravis-0.8'
+    gi = pytest.importorskip("gi", reason=f"GenICam cameras need PyGObject: {install}")
+    try:
+        gi.require_version("Aravis", "0.8")
+    except ValueError:
+        pytest.skip(f"GenICam cameras need Aravis: {install}")
+    return kind(GenicamCameraConfig(device="Fake_1", roi_px=(0, 0, 64, 48), **options), camera_id="top")
+
+
 WORKING: dict[str, Make] = {
     "folder": lambda folder: folder_camera(fill(folder), loop=True),
+    "genicam": lambda folder: genicam_camera(),
     "pylon": lambda folder: pylon_camera(emulated_images=str(fill(folder))),
     "opencv": lambda folder: opencv_camera(video(folder), loop=True),
     "simulated": lambda folder: SimulatedCamera(SimulatedCameraConfig(size_px=(64, 48)), camera_id="top"),
 }
 SILENT: dict[str, Make] = {
     "folder": lambda folder: folder_camera(fill(folder, "")),
+    "genicam": lambda folder: genicam_camera(trigger="line", line="Line0"),
     "pylon": lambda folder: pylon_camera(trigger="line"),
     "simulated": lambda folder: simulated("missing"),
 }
 TORN: dict[str, Make] = {
     "folder": lambda folder: folder_camera(torn_folder(folder)),
+    "genicam": lambda folder: genicam_camera(Meddled),
     "opencv": lambda folder: opencv_camera(video(folder), size_px=(640, 480)),
     "pylon": lambda folder: pylon_camera(emulated_failures=1),
     "simulated": lambda folder: SimulatedCamera(

@@ -378,7 +378,9 @@ def test_a_station_names_no_threshold_and_a_recipe_no_device() -> None:
     assert not [name for name in ours if name in ("host", "port", "folder", "store", "serials")]
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "deploy" / "stations").glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[2] / "deploy" / "stations").glob("*.toml")), ids=lambda path: path.stem
+)
 def test_every_example_station_is_valid(path: Path) -> None:
     """The examples can be started from."""
     assert load_station(path).station_id

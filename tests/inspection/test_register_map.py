@@ -148,8 +148,16 @@ def test_findings_of_a_ninth_class_are_counted_together() -> None:
 
 @pytest.mark.parametrize(
     ("rule_id", "code"),
-    [("ng.open", 1), ("station.deadline", 41), ("quality.new", 20), ("store.failed", 44), ("serial.mismatch", 48),
-     ("recipe.unknown", 50), ("recipe.other", 43), ("max_open", 255)],
+    [
+        ("ng.open", 1),
+        ("station.deadline", 41),
+        ("quality.new", 20),
+        ("store.failed", 44),
+        ("serial.mismatch", 48),
+        ("recipe.unknown", 50),
+        ("recipe.other", 43),
+        ("max_open", 255),
+    ],
 )
 def test_a_rule_has_its_own_code_or_that_of_its_family_or_255(rule_id: str, code: int) -> None:
     """Every reason has a number that the PLC programmer can look up."""

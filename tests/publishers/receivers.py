@@ -382,7 +382,8 @@ class Folder:
 
     def lines(self) -> list[dict[str, Any]]:
         found = sorted(self.folder.glob("records-*.jsonl"))
-        return [json.loads(line) for path in found for line in path.read_text().splitlines()]
+        whole = [path.read_text().rpartition("\n")[0] for path in found]  # what follows the last is still being written
+        return [json.loads(line) for text in whole for line in text.splitlines()]
 
     def arrived(self) -> Arrived:
         return [(line["kind"], line["record_id"]) for line in self.lines()]

@@ -1,6 +1,7 @@
 """The address space of OPC 40100-1: builds the VisionSystem object, serves its methods, raises its events."""
 
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,7 +174,10 @@ class VisionNodes:
     def _result_fields(self, result: Result) -> dict[str, Any]:
         ua = opcua_types()
         record, order, kinds = result.record, result.order, ua.VariantType
-        times = ua.ProcessingTimesDataType(StartTime=record.trigger.at, EndTime=record.judged_at)
+        began_at = record.judged_at - timedelta(
+            milliseconds=record.total_ms
+        )  # not trigger.at: the clock may have been set
+        times = ua.ProcessingTimesDataType(StartTime=began_at, EndTime=record.judged_at)
         recipe_id = record.recipe_id or order.recipe_id
         return {
             "ResultId": self.identity("ResultId", record.record_id),
