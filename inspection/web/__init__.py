@@ -1,0 +1,1 @@
+"""What every page of lineside shares: application, security, languages, style.  Extra ``hmi``."""
