@@ -311,7 +311,16 @@ def disk_full(bench: Bench) -> None:
                 file.write(bytes(512))
         bench.pause(1, 4)
     finally:
-        filler.unlink(missing_ok=True)
+        _remove(filler)
+
+
+def _remove(file: Path) -> None:
+    """Delete a file, also when the other fault of that disk has made it read-only in the meantime."""
+    while True:
+        try:
+            return file.unlink(missing_ok=True)
+        except OSError:
+            time.sleep(0.1)
 
 
 def disk_read_only(bench: Bench) -> None:
