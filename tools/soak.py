@@ -40,7 +40,7 @@ from inspection.types import Record
 from tools.jumping_clock import JumpingClock
 from tools.kill_test import PART_LIMIT_S, RECIPE, ROOT, START_LIMIT_S, LineLog, compare, present_parts, rows
 
-DISK_MB = 96  # size of the station's disk where one of its own can be mounted
+DISK_MB = 256  # size of the station's disk where one of its own can be mounted
 GOOD, DEFECTIVE, DARK, TORN = "good", "defective", "dark", "torn"
 
 
@@ -426,6 +426,16 @@ def watch(bench: Bench, lives: list[Life]) -> None:
             lives[-1].at_s.append(time.monotonic())
 
 
+def clear_evidence(bench: Bench) -> None:
+    """Delete pictures older than half a minute, so that the disk is full only when a fault fills it."""
+    while not bench.stop.wait(5.0):
+        limit_s = time.time() - 30
+        for file in bench.store.parent.glob("evidence/**/*.png"):
+            with contextlib.suppress(OSError):
+                if file.stat().st_mtime < limit_s:
+                    file.unlink()
+
+
 def growth(lives: list[Life]) -> dict[str, str]:
     """Slope of the resident memory and the open files at both ends of the longest life, its first minute left out."""
     life = max(lives, key=lambda one: one.at_s[-1] - one.at_s[0] if one.at_s else 0.0)
@@ -499,6 +509,7 @@ def _run_on(options: argparse.Namespace, out: Path, mounted: bool) -> int:
     bench = Bench(station, plc, broker, store, port, clock, mounted, random.Random(options.seed), stop)
     threads = [threading.Thread(target=trouble, args=(bench,)) for _ in range(2)]
     threads.append(threading.Thread(target=watch, args=(bench, lives)))
+    threads.append(threading.Thread(target=clear_evidence, args=(bench,)))
     try:
         time.sleep(5)
         for thread in threads:
