@@ -1,4 +1,7 @@
-"""``lineside data import | export | check | split | version | synth``.  Functions parse, call the library, print."""
+"""``lineside data import | export | check | split | version | synth``, and the verbs of ``cli_versions``.
+
+Functions parse, call the library, print.
+"""
 
 import argparse
 import json
@@ -12,6 +15,7 @@ from typing import TypeAlias
 import numpy as np
 
 from datasets.check import SEVERITIES, CountRow, Finding, check, count_by_group, count_by_split
+from datasets.cli_versions import add_diff, add_from_records, add_merge_labels
 from datasets.export import FORMATS, export
 from datasets.importers import IMPORTERS, open_importer, require_importer
 from datasets.look_alikes import look_alike_groups
@@ -47,10 +51,17 @@ def add_verb(subparsers: Verbs) -> None:
     _add_split(verbs)
     _add_version(verbs)
     _add_synth(verbs)
+    add_diff(_verb(verbs, "diff", "compare two datasets, or a dataset with an earlier version of itself"))
+    add_from_records(_verb(verbs, "from-records", "make a dataset of the reviewed records of a station"))
+    add_merge_labels(_verb(verbs, "merge-labels", "take labels edited in CVAT or Label Studio back into their dataset"))
+
+
+def _verb(verbs: Verbs, name: str, text: str) -> argparse.ArgumentParser:
+    return verbs.add_parser(name, help=text, description=text)
 
 
 def _add(verbs: Verbs, name: str, func: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-    parser = verbs.add_parser(name, help=text, description=text)
+    parser = _verb(verbs, name, text)
     parser.set_defaults(func=func)
     return parser
 
@@ -91,12 +102,16 @@ def _add_export(verbs: Verbs) -> None:
     parser.add_argument("dataset", type=Path, metavar="DATASET", help="dataset, or a folder in a known layout")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="new folder")
     parser.add_argument("--lossy", action="store_true", help="leave out what the layout cannot hold, and list it")
+    parser.add_argument(
+        "--undrawn", action="store_true", help="with escapes whose defects nobody has drawn yet, to draw them elsewhere"
+    )
 
 
 def _export(args: argparse.Namespace) -> int:
-    dataset = open_dataset(args.dataset)
+    dataset = open_dataset(args.dataset, whole=args.undrawn)
     notes = export(args.format, dataset, args.output, lossy=args.lossy)
-    print("\n".join([f"{args.output}: {len(dataset.samples)} samples as {args.format}", *notes]))
+    print(f"{args.output}: {len(dataset.samples)} samples as {args.format}, version {dataset.version}")
+    print("\n".join(notes), end="\n" * bool(notes))
     return 0
 
 
@@ -107,7 +122,7 @@ def _add_check(verbs: Verbs) -> None:
 
 
 def _check(args: argparse.Namespace) -> int:
-    dataset = open_dataset(args.dataset)
+    dataset = open_dataset(args.dataset, whole=True)
     findings = check(dataset)
     if args.json:
         print(json.dumps(_report(dataset, findings), ensure_ascii=False))
@@ -182,7 +197,7 @@ def _add_split(verbs: Verbs) -> None:
 
 
 def _split(args: argparse.Namespace) -> int:
-    dataset = open_dataset(args.dataset)
+    dataset = open_dataset(args.dataset, whole=True)
     alike = () if args.groups_only else look_alike_groups(dataset)
     if args.folds is not None:
         folds = choose_folds(dataset, args.folds, seed=args.seed, alike=alike)
@@ -234,7 +249,7 @@ def _add_version(verbs: Verbs) -> None:
 
 
 def _version(args: argparse.Namespace) -> int:
-    dataset = open_dataset(args.dataset)
+    dataset = open_dataset(args.dataset, whole=True)
     changed = [str(path) for path in changed_files(dataset)] if args.verify else []
     if args.json:
         document = {"name": dataset.name, "version": dataset.version, "samples": len(dataset.samples)}

@@ -62,7 +62,7 @@ def _named(samples: Sequence[Sample], number: int = 0) -> str:
     return f"{number or len(names)} ({', '.join(names[:_LISTED])}{', ...' * (len(names) > _LISTED)})"
 
 
-def _file_names(dataset: Dataset) -> list[str]:
+def file_names(dataset: Dataset) -> list[str]:
     """A file name for each sample, unique in the dataset and allowed on every system."""
     taken: set[str] = set()
     names = []
@@ -102,7 +102,7 @@ def _coco_losses(dataset: Dataset) -> tuple[list[str], list[str]]:
 
 
 def _write_coco(dataset: Dataset, folder: Path) -> None:
-    names = _file_names(dataset)
+    names = file_names(dataset)
     goldens: dict[Path, str] = {}
     for split in sorted({sample.split for sample in dataset.samples}):
         chosen = [(s, name) for s, name in zip(dataset.samples, names, strict=True) if s.split == split]
@@ -183,7 +183,7 @@ def _fits(label: LabelledBox) -> bool:
 
 
 def _write_yolo(dataset: Dataset, folder: Path) -> None:
-    for sample, name in zip(dataset.samples, _file_names(dataset), strict=True):
+    for sample, name in zip(dataset.samples, file_names(dataset), strict=True):
         split = sample.split or NO_SPLIT
         _copy(sample.image, folder / "images" / split / name)
         label_file = (folder / "labels" / split / name).with_suffix(".txt")

@@ -7,23 +7,30 @@ nothing else, so that the same content has the same version wherever it lies and
 import hashlib
 import json
 import shutil
+import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pathlib import Path
 
 from datasets.importers import IMPORTERS, open_importer, recognise
-from datasets.sample import LabelledBox, Sample, Split
+from datasets.manifest_file import (
+    LISTED,
+    MANIFEST,
+    RESTORE,
+    SCHEMA,
+    Manifest,
+    label_of,
+    manifest_text,
+    read_manifest,
+    row_text,
+    sample_row,
+)
+from datasets.sample import LabelledBox, Sample
+from datasets.todo import read_todo, write_todo
 from inspection.errors import FrameCorrupt, UsageError
 from inspection.images import read_bytes, write_whole
-from inspection.types import Box, new_id, utc_now
-
-MANIFEST = "dataset.json"
-SCHEMA: Literal[1] = 1
-_LISTED = 20
+from inspection.types import new_id, utc_now
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +51,29 @@ class Digest:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Samples with absolute paths, their digests (in the same order), and the version that follows from them."""
+    """Samples with absolute paths, their digests (in the same order), and the version that follows from them.
+
+    ``escapes`` names samples that show a defect according to a reviewer, who did not say where; not part of the version.
+    """
 
     name: str
     classes: tuple[str, ...]
     samples: tuple[Sample, ...]
     digests: tuple[Digest, ...]
     origin: Origin
+    escapes: frozenset[str] = frozenset()
     version: str = field(init=False)
 
     def __post_init__(self) -> None:
         faults = tuple(_faults(self))
         if faults:
-            raise ValueError("; ".join(faults[:_LISTED]))
+            raise ValueError("; ".join(faults[:LISTED]))
         object.__setattr__(self, "version", content_version(self.classes, self.samples, self.digests))
+
+    @property
+    def to_draw(self) -> tuple[str, ...]:
+        """Names of the escapes that bear no label yet: to learn from them would teach that the defect is none."""
+        return tuple(s.name for s in self.samples if s.name in self.escapes and not s.defective)
 
 
 def _faults(dataset: Dataset) -> Iterator[str]:
@@ -82,11 +98,18 @@ def content_version(classes: Sequence[str], samples: Sequence[Sample], digests: 
 
     Polygons and the class of an image count where there are any, so that datasets without them keep their version.
     """
-    rows = sorted(
-        json.dumps([digest.image, digest.golden, *_canonical(sample)])
-        for sample, digest in zip(samples, digests, strict=True)
-    )
-    return hashlib.sha256(json.dumps([list(classes), rows]).encode()).hexdigest()
+    rows = sorted(content_row(sample, digest) for sample, digest in zip(samples, digests, strict=True))
+    return version_of(classes, map(json.dumps, rows))
+
+
+def content_row(sample: Sample, digest: Digest) -> str:
+    """What one sample adds to the version, as canonical JSON; the rows of all samples are sorted."""
+    return json.dumps([digest.image, digest.golden, *_canonical(sample)])
+
+
+def version_of(classes: Sequence[str], rows: Iterable[str]) -> str:
+    """The version from the classes and the sorted content rows, each once more as a JSON string."""
+    return hashlib.sha256(f"[{json.dumps(list(classes))}, [{', '.join(rows)}]]".encode()).hexdigest()
 
 
 def _canonical(sample: Sample) -> list[object]:
@@ -140,114 +163,52 @@ def _files(dataset: Dataset) -> Iterator[tuple[Path, str, str]]:
             yield sample.golden, digest.golden, "goldens"
 
 
-class _Row(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-_Point = Annotated[list[float], Field(min_length=2, max_length=2)]
-
-
-class _LabelRow(_Row):
-    defect_class: str
-    box_px: list[float] = Field(min_length=4, max_length=4)
-    polygons_px: list[list[_Point]] = []
-
-
-class _SampleRow(_Row):
-    name: str
-    image: str = Field(min_length=1)
-    image_sha256: _Sha256
-    golden: str | None = Field(min_length=1)
-    golden_sha256: _Sha256 | None
-    labels: list[_LabelRow]
-    group: str
-    split: Split
-    image_class: str = ""
-
-
-class _Manifest(_Row):
-    schema_: Literal[1] = Field(alias="schema")
-    name: str
-    created: str
-    version: str
-    classes: list[str]
-    importer: str
-    source: str
-    samples: list[_SampleRow]
-
-
 def load_dataset(folder: Path) -> Dataset:
     """Read the dataset in a folder; UsageError listing every mistake in its ``dataset.json``.
 
     Images are not opened: ``changed_files`` tells whether they are still the same.
     """
+    return dataset_of(read_manifest(folder / MANIFEST), folder)
+
+
+def dataset_of(manifest: Manifest, folder: Path) -> Dataset:
+    """The dataset that the manifest of a folder describes; UsageError when it contradicts itself."""
     file = folder / MANIFEST
     try:
-        manifest = _Manifest.model_validate_json(file.read_bytes())
-    except OSError as problem:
-        raise UsageError(f"cannot read {file}: {problem.strerror}", fix="give the folder of a dataset") from None
-    except ValidationError as problem:
-        raise UsageError(f"{file} is not a valid dataset:{_listed(problem)}", fix=_RESTORE) from None
-    try:
-        dataset = _from_manifest(manifest, folder.absolute())
+        dataset = _from_manifest(manifest, folder.absolute(), read_todo(folder))
     except ValueError as problem:
-        raise UsageError(f"{file} is not a valid dataset: {problem}", fix=_RESTORE) from None
+        raise UsageError(f"{file} is not a valid dataset: {problem}", fix=RESTORE) from None
     if dataset.version != manifest.version:
         what = f"{file} was edited: it says version {manifest.version[:12]}, its content is {dataset.version[:12]}"
-        raise UsageError(what, fix=_RESTORE)
+        raise UsageError(what, fix=RESTORE)
     return dataset
 
 
-_RESTORE = "restore the file, or make the dataset again with 'lineside data import'"
-
-
-def _listed(problem: ValidationError) -> str:
-    errors = problem.errors(include_url=False)
-    lines = [f"\n  {'.'.join(str(part) for part in error['loc'])}: {error['msg']}" for error in errors]
-    more = len(lines) - _LISTED
-    return "".join(lines[:_LISTED]) + (f"\n  and {more} more" if more > 0 else "")
-
-
-def _from_manifest(manifest: _Manifest, folder: Path) -> Dataset:
+def _from_manifest(manifest: Manifest, folder: Path, escapes: frozenset[str]) -> Dataset:
     samples, digests = [], []
     for row in manifest.samples:
         if (row.golden is None) != (row.golden_sha256 is None):
             raise ValueError(f"sample {row.name!r}: golden and golden_sha256 go together")
-        labels = tuple(map(_label, row.labels))
+        labels = tuple(map(label_of, row.labels))
         golden = _inside(folder, row.golden) if row.golden else None
         image = _inside(folder, row.image)
         samples.append(Sample(image, golden, labels, row.group, row.split, row.name, row.image_class))
         digests.append(Digest(row.image_sha256, row.golden_sha256 or ""))
     origin = Origin(manifest.importer, manifest.source)
-    return Dataset(manifest.name, tuple(manifest.classes), tuple(samples), tuple(digests), origin)
+    return Dataset(manifest.name, tuple(manifest.classes), tuple(samples), tuple(digests), origin, escapes)
 
 
 def _inside(folder: Path, place: str) -> Path:
-    if PurePosixPath(place).is_absolute() or Path(place).is_absolute() or ".." in Path(place).parts:
+    path = Path(place)
+    if place.startswith("/") or path.is_absolute() or ".." in path.parts:
         raise ValueError(f"the path {place!r} leads out of the folder")
-    return folder / place
+    return folder / path
 
 
-def _label(row: _LabelRow) -> LabelledBox:
-    polygons = tuple(tuple((x, y) for x, y in polygon) for polygon in row.polygons_px)
-    return LabelledBox(row.defect_class, _box(row.box_px), polygons)
-
-
-def _box(sides: list[float]) -> Box:
-    x1, y1, x2, y2 = sides
-    return x1, y1, x2, y2
-
-
-def _label_row(label: LabelledBox) -> _LabelRow:
-    polygons = [[[float(v) for v in point] for point in polygon] for polygon in label.polygons_px]
-    return _LabelRow(defect_class=label.defect_class, box_px=[float(v) for v in label.box_px], polygons_px=polygons)
-
-
-def write_dataset(folder: Path, dataset: Dataset) -> Dataset:
+def write_dataset(folder: Path, dataset: Dataset, *, beside: Mapping[str, bytes] | None = None) -> Dataset:
     """Copy all images and write ``dataset.json``; the folder appears whole or not at all.  Gives the new dataset.
+
+    ``beside`` are further files by name, which do not count for the version.
 
     A folder that already holds this very version is left as it is.  UsageError when it holds anything else, or when
     a source file has changed since the dataset was made.
@@ -266,6 +227,9 @@ def write_dataset(folder: Path, dataset: Dataset) -> Dataset:
         partial.mkdir(parents=True)
         stored = _copy_files(dataset, partial)
         write_whole(partial / MANIFEST, _manifest_text(dataset, stored).encode())
+        write_todo(partial, dataset.escapes & {sample.name for sample in dataset.samples})
+        for name, content in (beside or {}).items():
+            write_whole(partial / name, content)
         partial.replace(folder)
     except OSError as problem:
         raise UsageError(f"cannot write {folder}: {problem.strerror}", fix="check free space and permissions") from None
@@ -302,21 +266,11 @@ def _free_place(role: str, name: str, digest: str, taken: dict[str, str]) -> str
 
 
 def _manifest_text(dataset: Dataset, stored: dict[tuple[Path, str], str]) -> str:
-    rows = [
-        _SampleRow(
-            name=sample.name,
-            image=stored[sample.image, "images"],
-            image_sha256=digest.image,
-            golden=stored[sample.golden, "goldens"] if sample.golden else None,
-            golden_sha256=digest.golden or None,
-            labels=[_label_row(label) for label in sample.labels],
-            group=sample.group,
-            split=sample.split,
-            image_class=sample.image_class,
-        )
-        for sample, digest in zip(dataset.samples, dataset.digests, strict=True)
-    ]
-    manifest = _Manifest(
+    rows = []
+    for sample, digest in zip(dataset.samples, dataset.digests, strict=True):
+        golden = (stored[sample.golden, "goldens"], digest.golden) if sample.golden else None
+        rows.append(sample_row(sample, (stored[sample.image, "images"], digest.image), golden))
+    head = Manifest(
         schema=SCHEMA,
         name=dataset.name,
         created=utc_now().isoformat(timespec="seconds"),
@@ -324,18 +278,20 @@ def _manifest_text(dataset: Dataset, stored: dict[tuple[Path, str], str]) -> str
         classes=list(dataset.classes),
         importer=dataset.origin.importer,
         source=dataset.origin.source,
-        samples=rows,
+        samples=[],
     )
-    return manifest.model_dump_json(by_alias=True, indent=1, exclude_defaults=True) + "\n"
+    return manifest_text(head, map(row_text, rows))
 
 
-def open_dataset(path: Path) -> Dataset:
+def open_dataset(path: Path, *, whole: bool = False) -> Dataset:
     """A dataset folder, or a folder in a foreign layout an importer recognises, read where it lies.
 
+    Escapes whose defects nobody has drawn are left out, which is said on stderr, unless ``whole`` is set.
     UsageError listing what is accepted when it is neither, or listing the problems of a foreign folder.
     """
     if (path / MANIFEST).is_file():
-        return load_dataset(path)
+        dataset = load_dataset(path)
+        return dataset if whole else _without_undrawn(dataset, path)
     importer_name = recognise(path)
     if importer_name is None:
         known = "".join(f"\n  {open_importer(name).layout}" for name in IMPORTERS)
@@ -345,3 +301,20 @@ def open_dataset(path: Path) -> Dataset:
     origin = Origin(importer_name, str(path))
     survey = importer.survey(path)
     return make_dataset(path.name or importer_name, survey.complete(), classes=survey.classes, origin=origin)
+
+
+def _without_undrawn(dataset: Dataset, folder: Path) -> Dataset:
+    undrawn = set(dataset.to_draw)
+    if not undrawn:
+        return dataset
+    print(
+        f"{len(undrawn)} of {len(dataset.samples)} samples are left out: they are escapes whose defects nobody has drawn "
+        f"yet (`lineside relabel {folder}`): {', '.join(sorted(undrawn)[:LISTED])}",
+        file=sys.stderr,
+    )
+    pairs = [
+        (sample, digest)
+        for sample, digest in zip(dataset.samples, dataset.digests, strict=True)
+        if sample.name not in undrawn
+    ]
+    return replace(dataset, samples=tuple(s for s, _ in pairs), digests=tuple(d for _, d in pairs))

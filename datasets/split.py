@@ -32,7 +32,7 @@ def split_by_group(dataset: Dataset, holdout: Sequence[str]) -> Dataset:
     if len(set(holdout)) == len(groups):
         raise UsageError(f"all {len(groups)} groups are held out, none is left to train on", fix="hold out fewer")
     samples = tuple(replace(sample, split=_side(sample, groups, holdout)) for sample in dataset.samples)
-    return Dataset(dataset.name, dataset.classes, samples, dataset.digests, dataset.origin)
+    return replace(dataset, samples=samples)
 
 
 def _side(sample: Sample, groups: Counter[str], holdout: Sequence[str]) -> Split:
@@ -106,7 +106,7 @@ def with_joined_groups(dataset: Dataset, alike: Alike) -> Dataset:
     independent, and whoever counts groups must not count it twice.  Samples in "test" keep their groups."""
     units = _join(_divisible_groups(dataset), dataset, alike)
     samples = tuple(replace(sample, group=units.get(sample.group, sample.group)) for sample in dataset.samples)
-    return Dataset(dataset.name, dataset.classes, samples, dataset.digests, dataset.origin)
+    return replace(dataset, samples=samples)
 
 
 def _units(dataset: Dataset, alike: Alike) -> dict[str, str]:

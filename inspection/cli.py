@@ -14,13 +14,22 @@ from typing import Any
 from inspection import log
 from inspection.cameras_cli import add_verb as add_cameras
 from inspection.config import load_station
-from inspection.errors import CameraError, ControllerError, DriverMissing, InspectionError, StoreError, UsageError
+from inspection.errors import (
+    CameraError,
+    ControllerError,
+    DriverMissing,
+    GateNotMet,
+    InspectionError,
+    StoreError,
+    UsageError,
+)
 from inspection.heat_picture import Pictures
+from inspection.hmi_cli import add_verbs as add_hmi
 from inspection.model import load_model
 from inspection.predict import Request, card_criteria, predict, requests_for
 from inspection.recipe_cli import add_recipe
 
-EXTRA_OF_VERB = dict.fromkeys(("train", "evaluate", "calibrate", "quantize", "export"), "train")
+EXTRA_OF_VERB = dict.fromkeys(("train", "retrain", "evaluate", "calibrate", "quantize", "export"), "train")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,6 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
     except InspectionError as error:
         print(error, file=sys.stderr)
+        if isinstance(error, GateNotMet):
+            return 1
         return 3 if isinstance(error, CameraError | ControllerError | DriverMissing | StoreError) else 2
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         sys.stderr.close()
@@ -89,6 +100,7 @@ def _add_runtime_verbs(verbs: Any) -> None:
     judge.set_defaults(func=_predict)
     add_recipe(verbs)
     add_cameras(verbs)
+    add_hmi(verbs)
 
 
 def _add_other_verbs(verbs: Any) -> None:

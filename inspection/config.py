@@ -4,10 +4,12 @@ Unknown keys are refused, all mistakes are reported at once with file, key and w
 switch a check off are out of range.  Loading changes no value, opens no device and reads no network.
 """
 
+import ipaddress
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from inspection.cameras.folder import FolderCameraConfig
 from inspection.cameras.genicam import GenicamCameraConfig
@@ -43,9 +45,65 @@ class EvidenceSection(Section):
     """Where pictures of inspected parts go."""
 
     folder: str = Field(min_length=1, description="folder for evidence images")
-    keep: Literal["all", "not-ok"] = Field(default="not-ok", description="which parts leave a picture")
+    keep: Literal["all", "not-ok", "not-ok-and-sample"] = Field(
+        default="not-ok",
+        description="which parts leave a picture; not-ok-and-sample = also the OK parts that are drawn for review "
+        "(`review_ok_share` of [hmi])",
+    )
     queue: int = Field(default=64, ge=1, le=10000, description="pictures that may wait for the disk")
     min_free_mb: int = Field(default=200, ge=0, description="free disk space below which no picture is written, MB")
+
+
+TimeOfDay = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+
+
+class HmiSection(Section):
+    """The pages for the people at the line: `lineside hmi`, a program of its own."""
+
+    host: str = Field(
+        default="127.0.0.1", min_length=1, max_length=253,
+        description="address the pages are served on; any but this computer's own needs `tls_certificate` and `tls_key`",
+    )  # fmt: skip
+    port: int = Field(default=8420, ge=1, le=65535, description="port the pages are served on")
+    language: Literal["en", "zh"] = Field(default="en", description="language until a person chooses another")
+    shifts: tuple[TimeOfDay, ...] = Field(
+        default=("06:00", "14:00", "22:00"), min_length=1, max_length=6,
+        description="when each shift begins, HH:MM in local time, ascending",
+    )  # fmt: skip
+    review_ok_share: float = Field(
+        default=0.0, ge=0, le=1, allow_inf_nan=False,
+        description="share of the OK parts that is drawn for review, 0..1",
+    )  # fmt: skip
+    tls_certificate: str = Field(default="", description="PEM file of the certificate (with its chain); empty = no TLS")
+    tls_key: str = Field(default="", description="PEM file of the certificate's private key")
+
+    @field_validator("shifts")
+    @classmethod
+    def _ascending(cls, shifts: tuple[str, ...]) -> tuple[str, ...]:
+        if any(later <= earlier for earlier, later in pairwise(shifts)):
+            raise ValueError(f"{', '.join(shifts)} do not ascend; write them in the order of the day, each once")
+        return shifts
+
+    @model_validator(mode="after")
+    def _safe_elsewhere(self) -> "HmiSection":
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            raise ValueError("tls_certificate and tls_key belong together: give both or none")
+        if not self.tls_certificate and not is_loopback(self.host):
+            raise ValueError(
+                f"host {self.host} can be reached from other computers, and passwords would go there in the clear: "
+                "give tls_certificate and tls_key, or host 127.0.0.1"
+            )
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this computer alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name: where it leads is another's to say
+        return False
 
 
 class StationConfig(Section):
@@ -63,8 +121,9 @@ class StationConfig(Section):
     at_hand: int = Field(default=3, ge=1, le=50, description="recipes kept loaded for a change without a pause")
     refused_recipe: Literal["keep", "hold"] = Field(
         default="keep",
-        description="after a change to a recipe that fails its checks: keep = the old one stays in force, hold = no part "
-        "is accepted until a good one was prepared; the part that asked is ERROR either way",
+        description="after a part asked for a recipe that fails its checks: keep = the old one stays in force, hold = no "
+        "part is accepted until a good one was prepared; the part that asked is ERROR either way. A new version of the "
+        "recipe in force, or one asked for by a person, that fails leaves the old one in force",
     )
     keep_warm_ms: int = Field(
         default=50, ge=0, le=10000, description="pause after which the idle detector rehearses, ms; 0 = never"
@@ -73,6 +132,7 @@ class StationConfig(Section):
         default=0, ge=0, le=65535, description="port of the Prometheus text endpoint on 127.0.0.1; 0 = none"
     )
     evidence: EvidenceSection = Field(description="where pictures of inspected parts go")
+    hmi: HmiSection = Field(default=HmiSection(), description="the pages for the people at the line")
     cameras: dict[Annotated[str, Field(pattern=NAME)], CameraConfig] = Field(
         min_length=1, description="one camera for each role that a recipe may name"
     )
@@ -105,12 +165,18 @@ def load_station(path: Path) -> StationConfig:
             "recipes": str(here / config.recipes) if config.recipes else "",
             "store": str(here / config.store),
             "evidence": config.evidence.model_copy(update={"folder": str(here / config.evidence.folder)}),
+            "hmi": _hmi_from_here(config.hmi, here),
             "cameras": cameras,
             "controller": _controller_from_here(config.controller, here),
             "publishers": {name: _files_from_here(publisher, here) for name, publisher in config.publishers.items()},
             "trusted_keys": tuple(str(here / key) for key in config.trusted_keys),
         }
     )
+
+
+def _hmi_from_here(hmi: HmiSection, here: Path) -> HmiSection:
+    files = {"tls_certificate": hmi.tls_certificate, "tls_key": hmi.tls_key}
+    return hmi.model_copy(update={key: str(here / file) for key, file in files.items() if file})
 
 
 def _controller_from_here(controller: ControllerConfig, here: Path) -> ControllerConfig:

@@ -111,7 +111,7 @@ class Detector:
         for number, tile in enumerate(grid):
             laid = None
             if golden is not None and registration is not None:
-                laid = _laid_golden(golden.image, frame, registration, tile, fine=len(grid) > 1)
+                laid = laid_golden(golden.image, frame, registration, tile, fine=len(grid) > 1)
                 clock.lap("lay_over")
             found.extend((detection, number) for detection in self._infer(frame, laid, tile, floor=floor))
             clock.lap("infer")
@@ -193,7 +193,7 @@ def as_batch(part: Image) -> Image:
     return np.ascontiguousarray((part if part.ndim == 3 else part[:, :, None])[None])
 
 
-def _laid_golden(golden: Image, frame: Image, registration: Registration, tile: Tile, *, fine: bool) -> Image:
+def laid_golden(golden: Image, frame: Image, registration: Registration, tile: Tile, *, fine: bool) -> Image:
     """The golden (H, W) as the frame shows it in the tile's window."""
     laid = lay_over(golden, frame, registration.matrix, tile.window)
     if not fine:

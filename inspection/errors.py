@@ -12,7 +12,9 @@
     ├── SerialError         the serial on a part cannot be read, or is not the one expected
     ├── ControllerError     the line controller cannot be reached or served
     ├── PublisherError      a receiver of records cannot be reached or did not confirm
-    └── StoreError          a record could not be written or read
+    ├── StoreError          a record could not be written or read
+    │   └── ReviewConflict  a review that can never be stored as it was sent
+    └── GateNotMet          a new recipe version was not shown to be as good as the one in force
 
 Every error says what happened (names, numbers) and what to do about it; it prints as two lines.
 """
@@ -83,3 +85,11 @@ class PublisherError(InspectionError):
 
 class StoreError(InspectionError):
     """The record store cannot be opened, is full, or refused a record."""
+
+
+class ReviewConflict(StoreError):
+    """A review whose key stands for another one, or that is none: sending it again does not help."""
+
+
+class GateNotMet(InspectionError):
+    """A challenger has no comparison with the recipe in force, or did not hold every gate of it."""

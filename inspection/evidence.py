@@ -97,6 +97,12 @@ class EvidenceWriter:
         event("evidence.failed", level=logging.ERROR, why=why, failed=self.failed)
 
 
+def is_sampled(record_id: str, share: float) -> bool:
+    """Whether a record is one of the ``share`` (0..1) that is drawn at random; the same answer wherever it is asked."""
+    digest = hashlib.sha256(record_id.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:6], "big") < share * 2**48
+
+
 def evidence_files(folder: Path, evidence: str) -> tuple[Path, ...]:
     """The files that a record's ``evidence`` text stands for, in name order; () when none were written."""
     if not evidence or evidence.startswith(SKIPPED):

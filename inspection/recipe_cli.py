@@ -1,4 +1,4 @@
-"""`lineside recipe`: make, check, sign, seal and verify recipes."""
+"""`lineside recipe`: make, check, sign, seal and verify recipes, and change which version is in force."""
 
 import argparse
 import sys
@@ -14,6 +14,7 @@ from inspection.recipe import LoadedRecipe, open_recipe, read_selftests, run_sel
 from inspection.recipe_check import check_parts, recipe_warnings, report
 from inspection.recipe_lock import lock_sha256, read_lock, verify
 from inspection.recipe_new import Plan, ViewPlan, make_recipe
+from inspection.recipe_versions import history, promote, rollback
 from inspection.signing_keys import PUBLIC_END, make_key, read_private_key
 from inspection.types import Verdict
 
@@ -22,9 +23,9 @@ CHECK_PICTURE = Path("check.png")
 
 def add_recipe(verbs: Any) -> None:
     """Add the verb and the verbs below it."""
-    recipe = verbs.add_parser("recipe", help="make, check, sign, seal and verify recipes").add_subparsers(
-        dest="recipe_verb", required=True, metavar="VERB"
-    )
+    recipe = verbs.add_parser(
+        "recipe", help="make, check, sign, seal, verify, promote and roll back recipes"
+    ).add_subparsers(dest="recipe_verb", required=True, metavar="VERB")
     _add_new(recipe)
     check = recipe.add_parser(
         "check", help="judge frames by a recipe, say how near they are to its limits, draw it all"
@@ -48,7 +49,35 @@ def add_recipe(verbs: Any) -> None:
         "verify", help="compare every file with the lock, check the signature, replay self-tests"
     )
     verify_.add_argument("folder", type=Path, metavar="RECIPE")
-    verify_.add_argument(
+    _add_trusted(verify_)
+    verify_.set_defaults(func=_verify)
+    key = recipe.add_parser("key", help="make a private key that signs recipes, and its public key FILE.pub")
+    key.add_argument("file", type=Path, metavar="FILE")
+    key.set_defaults(func=_key)
+    _add_versions(recipe)
+
+
+def _add_versions(recipe: Any) -> None:
+    promote_ = recipe.add_parser(
+        "promote", help="put a challenger in force, if it held every gate against the version in force"
+    )
+    promote_.add_argument("challenger", type=Path, metavar="CHALLENGER")
+    rollback_ = recipe.add_parser("rollback", help="put the version before this one, or a named one, in force again")
+    for verb in (promote_, rollback_):
+        verb.add_argument("folder", type=Path, metavar="RECIPE")
+        verb.add_argument("--who", required=True, metavar="NAME", help="who makes the change")
+        verb.add_argument("--why", required=True, metavar="TEXT", help="why, for the history")
+        _add_trusted(verb)
+    rollback_.add_argument("--to", default="", metavar="SHA", help="the version, by the beginning of its SHA-256")
+    promote_.set_defaults(func=_promote)
+    rollback_.set_defaults(func=_rollback)
+    history_ = recipe.add_parser("history", help="who put which version in force, when and why")
+    history_.add_argument("folder", type=Path, metavar="RECIPE")
+    history_.set_defaults(func=_history)
+
+
+def _add_trusted(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
         "--trusted",
         type=Path,
         nargs="+",
@@ -56,10 +85,6 @@ def add_recipe(verbs: Any) -> None:
         metavar="FILE.pub",
         help="public keys, one of which must have signed",
     )
-    verify_.set_defaults(func=_verify)
-    key = recipe.add_parser("key", help="make a private key that signs recipes, and its public key FILE.pub")
-    key.add_argument("file", type=Path, metavar="FILE")
-    key.set_defaults(func=_key)
 
 
 def _add_new(recipe: Any) -> None:
@@ -248,4 +273,29 @@ def _verify(args: argparse.Namespace) -> int:
 
 def _key(args: argparse.Namespace) -> int:
     print(f"{args.file}: private key, keep it secret; {args.file}{PUBLIC_END}: public key {make_key(args.file)[:16]}")
+    return 0
+
+
+def _promote(args: argparse.Namespace) -> int:
+    sha256 = promote(args.challenger, args.folder, who=args.who, why=args.why, trusted=args.trusted)
+    print(
+        f"{args.folder}: version {sha256[:16]} is in force{_signed_by(args.folder)}; stations take it between two parts"
+    )
+    return 0
+
+
+def _rollback(args: argparse.Namespace) -> int:
+    sha256 = rollback(args.folder, who=args.who, why=args.why, to=args.to, trusted=args.trusted)
+    print(f"{args.folder}: version {sha256[:16]} is in force again; stations take it between two parts")
+    return 0
+
+
+def _history(args: argparse.Namespace) -> int:
+    for line in history(args.folder):
+        text = f"{line.what} by {line.who}: {line.why}"
+        shown = "".join(letter if letter.isprintable() else "?" for letter in text)
+        print(
+            f"{line.at:%Y-%m-%d %H:%M:%S}Z  {line.from_sha256[:16] or 'not sealed':16} -> {line.to_sha256[:16]}  {shown}"
+        )
+    print(f"in force: {lock_sha256(args.folder)[:16] or 'not sealed'}")
     return 0

@@ -8,8 +8,10 @@ What fails, and what then happens:
 * the deadline: the controller hears ERROR when it passes, not when the result is there; the true result is appended to
   the record as ``late``, and only then is the next part accepted.
 * a camera is away: state Error until it is back by itself.
-* a recipe that was asked for fails its lock, schema or self-test: the part is ERROR, and the recipe in force stays, or
+* a recipe that a part asks for fails its lock, schema or self-test: the part is ERROR, and the recipe in force stays, or
   the station holds in state Initialized until a good one was prepared (``refused_recipe`` in the config).
+* a new version of a recipe on the disk, or one that a person asks for, fails them: the recipe in force stays, and the
+  status beside the store (``station_link``) says why.
 * the store: the part is answered ERROR and the state is Error.  Nothing is accepted until the store takes writes again;
   then the part gets its ERROR record, and the state is Ready.
 * the controller cannot be served any more, a part is stuck in a driver or the detector, or anything unforeseen: the
@@ -32,16 +34,17 @@ from inspection.cameras import STAND_INS, Camera, make_camera
 from inspection.config import StationConfig
 from inspection.controllers import CONTROLLERS, Controller, StationState
 from inspection.errors import ControllerError, StoreError
-from inspection.evidence import EvidenceWriter, Image
+from inspection.evidence import EvidenceWriter, Image, is_sampled
 from inspection.inspect_frame import error_verdict
 from inspection.inspector import Inspector, Job, Outcome, with_reason
 from inspection.log import event
 from inspection.metrics import Metrics
-from inspection.outbox import Outbox
+from inspection.outbox import Outbox, PublisherStatus
 from inspection.plugins import resolve
 from inspection.recipe import LoadedRecipe
 from inspection.service import Service
 from inspection.shelf import Refusal, Shelf
+from inspection.station_desk import Desk, Facts
 from inspection.store import Store, same_part
 from inspection.types import (
     Judgement,
@@ -84,10 +87,15 @@ class Station:
         self.inspector = Inspector(self.cameras, keep_warm_ms=config.keep_warm_ms)
         self.metrics = Metrics(config.station_id)
         self.service = Service()
+        self.desk = Desk(config)
         self.healthy = True
         self._holding = ""  # why no recipe is in force
         self._owed: list[Trigger] = []  # answered ERROR while the store failed, and not recorded yet
         self._late: tuple[Job, Record] | None = None  # a part that missed its deadline, and its record
+        self._asked: set[str] = set()  # recipes the controller asked to be prepared
+        self._recipes: tuple[str, ...] = ()
+        self._publishers: dict[str, PublisherStatus] = {}
+        self._controller_fault = self._signed_by = ""
         self.state = StationState.PREOPERATIONAL
         self._looked_s = 0.0
         self._faults: dict[str, str] = dict.fromkeys(self.cameras, "")
@@ -102,8 +110,11 @@ class Station:
             self.metrics.serve(self.config.metrics_port)
         self.outbox.open()
         self._put_in_force(self.recipe)
-        self.controller.set_recipes(self.shelf.ids())
+        self._recipes = self.shelf.known
+        self.controller.set_recipes(self._recipes)
         self.controller.open()
+        self.shelf.watch()
+        self.desk.open()
         self._show_state()
         self.service.ready(f"recipe {self.recipe.recipe_id}")
         model = next(iter(self.recipe.views.values())).model
@@ -113,8 +124,12 @@ class Station:
         )  # fmt: skip
 
     def close(self) -> None:
-        """Stop serving and free every device, whichever of them fails; evidence that still waits is written."""
+        """Stop serving and free every device, whichever of them fails; evidence that still waits is written.
+
+        The last status says HALTED, or ERROR where that ended it.
+        """
         with ExitStack() as last_to_first:
+            last_to_first.callback(self._close_desk)
             for device in (self.service, self.metrics, self.store, self.shelf, self.outbox, self.evidence):
                 last_to_first.callback(device.close)
             for camera in self.cameras.values():
@@ -128,7 +143,8 @@ class Station:
             while not stop():
                 self._turn()
             self._stop()
-        except ControllerError:
+        except ControllerError as error:
+            self._controller_fault = error.what
             self._set_state(StationState.ERROR)
             raise
         except Exception as error:  # nothing is known any more: stop in state Error
@@ -146,11 +162,12 @@ class Station:
             self._set_state(StationState.SINGLE_EXECUTION)
             self._serve(order)
         elif isinstance(order, PrepareRecipe):
+            self._asked.add(order.recipe_id)
             self.shelf.prepare(order.recipe_id)
         elif not self.healthy:
             self._recover()
         self._finish_late()
-        self._tell_prepared()
+        self._take_recipes()
         self._look()
         self._show_state()
 
@@ -315,11 +332,17 @@ class Station:
     def _with_evidence(self, record: Record, outcome: Outcome) -> Record:
         if not outcome.frames:
             return record
-        if self.config.evidence.keep == "not-ok" and record.judgement.verdict == Verdict.OK:
+        if record.judgement.verdict == Verdict.OK and not self._is_kept(record):
             return record
         images: list[tuple[str, Image]] = [(role, frame.image) for role, frame in outcome.frames.items()]
         images += [(f"{role}_raw", frame.raw) for role, frame in outcome.frames.items() if frame.raw is not None]
         return replace(record, evidence=self.evidence.offer(record.record_id, record.trigger.lot, images))
+
+    def _is_kept(self, record: Record) -> bool:
+        """Whether an OK part leaves a picture."""
+        keep = self.config.evidence.keep
+        drawn = keep == "not-ok-and-sample" and is_sampled(record.record_id, self.config.hmi.review_ok_share)
+        return keep == "all" or drawn
 
     def _late_result(self, outcome: Outcome, record: Record) -> LateResult:
         seen, kept = outcome.seen, self._with_evidence(record, outcome)
@@ -339,6 +362,7 @@ class Station:
         try:
             loaded = self.shelf.take(wanted)
         except Refusal as refusal:
+            self.desk.refuse(wanted, refusal.reason)
             if self.config.refused_recipe == "hold":
                 self._holding = refusal.reason.text
             return Judgement(Verdict.ERROR, (refusal.reason,))
@@ -348,17 +372,30 @@ class Station:
 
     def _put_in_force(self, loaded: LoadedRecipe) -> None:
         self.recipe, self._holding = loaded, ""
+        self.shelf.in_force(loaded.recipe_id)
+        self._signed_by = self.shelf.signed_by(loaded.recipe_id)
         self.inspector.use(loaded)
         self.controller.set_recipe(loaded.recipe_id, loaded.classes)
         self.metrics.recipe(loaded.recipe_id, loaded.sha256)
         event("recipe.in_force", recipe=loaded.recipe_id, sha256=loaded.sha256)
 
-    def _tell_prepared(self) -> None:
-        for recipe_id, refusal in self.shelf.finished():
-            if refusal is None and self._holding:
-                self._put_in_force(self.shelf.take(recipe_id))
-            self.controller.prepared(recipe_id, refusal)
-            self.controller.set_recipes(self.shelf.ids())
+    def _take_recipes(self) -> None:
+        """Put in force what was prepared: for a person, to end a hold, or as the new version of what is in force."""
+        if wanted := self.desk.next_request():
+            self.shelf.prepare(wanted)
+        for ended in self.shelf.finished():
+            requested, held = self.desk.is_requested(ended), bool(self._holding)
+            is_newer = not held and ended.recipe_id == self.recipe.recipe_id
+            if ended.refusal is None and (requested or is_newer or (held and not ended.renewed)):
+                loaded = self.shelf.take(ended.recipe_id)
+                if loaded is not self.recipe or held:
+                    self._put_in_force(loaded)
+            if not ended.renewed and ended.recipe_id in self._asked:
+                self._asked.discard(ended.recipe_id)
+                self.controller.prepared(ended.recipe_id, ended.refusal)
+        if self.shelf.known != self._recipes:
+            self._recipes = self.shelf.known
+            self.controller.set_recipes(self._recipes)
 
     # ---- health
 
@@ -378,6 +415,7 @@ class Station:
             self._set_state(StationState.INITIALIZED)
         elif self._late is None:
             self._set_state(StationState.READY)
+        self.desk.show(self._facts())
 
     def _look(self) -> None:
         """See what cameras say of themselves; now and then what publishers and evidence do."""
@@ -393,11 +431,24 @@ class Station:
         self.metrics.evidence(skipped=self.evidence.skipped, failed=self.evidence.failed)
         try:
             self.outbox.trim(self.store)
-            for name, status in self.outbox.status().items():
+            self._publishers = self.outbox.status()
+            for name, status in self._publishers.items():
                 self.metrics.publisher(name, connected=status.connected, waiting=status.waiting)
         except StoreError as error:
             event("store.failed", level=logging.ERROR, what=error.what, fix=error.fix)
             self.healthy = False
+
+    def _facts(self) -> Facts:
+        return Facts(
+            self.state, self.recipe, self._signed_by, self._holding, self._recipes, self._faults,
+            self._controller_fault, self._publishers, self.evidence, self.healthy,
+        )  # fmt: skip
+
+    def _close_desk(self) -> None:
+        """A station that a fault ended says so; any other is halted."""
+        if self.state != StationState.ERROR:
+            self.state = StationState.HALTED
+        self.desk.close(self._facts())
 
     def _recover(self) -> None:
         """Back to health as soon as the store takes writes again and has a record of every part that was answered."""

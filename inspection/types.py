@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 Box = tuple[float, float, float, float]
 FoundBy = Literal["model", "golden", "anomaly"]
-Disposition = Literal["confirmed", "false_call", "escape"]
+Disposition = Literal["confirmed", "false_call", "escape", "unsure"]
 RECORD_SCHEMA = 2
 
 
@@ -293,7 +293,11 @@ def _region(row: dict[str, Any]) -> Region:
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """A person's disposition of a record; appended, never edits the record."""
+    """A person's disposition of a record; appended, never edits the record.
+
+    ``confirmed``: the verdict is right.  ``false_call``: the part is good, though the verdict was NG or REVIEW.
+    ``escape``: the part is defective, though the verdict was OK.  ``unsure``: somebody else should look.
+    """
 
     record_id: str
     disposition: Disposition

@@ -25,12 +25,16 @@ BROAD_EXCEPTS = {
     "inspection/evidence.py": 1,  # nothing that goes wrong with a picture may stop the thread
     "inspection/outbox.py": 1,  # whatever a driver raises, the publisher's thread goes on trying
     "inspection/shelf.py": 1,  # a recipe must not end the thread that loads the next
+    "inspection/hmi/watch.py": 1,  # the thread that looks for new records goes on looking
+    "inspection/web/shell.py": 1,  # whatever goes wrong with a page is that page's error
     "inspection/station.py": 1,  # the top level: the unforeseen ends the station in state Error
 }
 PRINTERS = {
     "inspection/cli.py",
     "inspection/recipe_cli.py",
     "inspection/cameras_cli.py",
+    "inspection/hmi_cli.py",
+    "inspection/web/serve.py",  # the address to open
 }  # stdout is the result of a command
 
 
@@ -87,6 +91,7 @@ def test_runtime_declares_what_it_imports() -> None:
     tops = {module.split(".")[0] for path in RUNTIME for module in imports(path)} - sys.stdlib_module_names
     required = {"numpy", "cv2", "onnxruntime", "pydantic", "pydantic_core", "cryptography", "prometheus_client"}
     extras = {"asyncua", "paho", "httpx", "psycopg", "zxingcpp", "gi", "pypylon", "openvino"}
+    extras |= {"starlette", "uvicorn", "h11", "jinja2", "argon2"}  # the pages; h11 comes with uvicorn
     assert tops - {"inspection"} <= required | extras
     assert extras <= tops
 

@@ -11,7 +11,7 @@ from inspection.cameras.genicam import GenicamCameraConfig
 from inspection.cameras.opencv import OpencvCameraConfig
 from inspection.cameras.pylon import PylonCameraConfig
 from inspection.cameras.simulated import CameraFault, SimulatedCameraConfig
-from inspection.config import EvidenceSection, StationConfig
+from inspection.config import EvidenceSection, HmiSection, StationConfig
 from inspection.controllers.modbus_client import ModbusClientConfig
 from inspection.controllers.modbus_tcp import ModbusTcpConfig
 from inspection.controllers.opcua.config import OpcUaConfig
@@ -35,6 +35,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("recipe.toml [serial]", SerialSection),
     ("station.toml", StationConfig),
     ("station.toml [evidence]", EvidenceSection),
+    ("station.toml [hmi]", HmiSection),
     ('station.toml [cameras.NAME], kind = "folder"', FolderCameraConfig),
     ('station.toml [cameras.NAME], kind = "genicam"', GenicamCameraConfig),
     ('station.toml [cameras.NAME], kind = "opencv"', OpencvCameraConfig),

@@ -37,6 +37,15 @@ class Calibrated:
 
 
 @dataclass(frozen=True, slots=True)
+class Ground:
+    """What a calibration stands on: the dataset, which samples of it in words, and why nothing may be claimed, if so."""
+
+    dataset: Dataset
+    where: str
+    barred: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class _Result:
     """What one calibration rests on: the parts judged by the chosen limits, and why there is no claim, if so."""
 
@@ -105,14 +114,19 @@ def calibrate(
             f"the {len(samples)} samples are all good: they say nothing about escapes, and no limit follows from them",
             fix="add defective parts, or give --overkill-rate to set the limit by good parts alone",
         )
-    evaluation = evaluate(model, samples, digests, None)
-    parts = scores_of(evaluation)
-    choice = choose(parts, wish, own_limits(model.card))
-    rules = [Rule(name, *limit) for name, limit in zip(model.card.classes, choice.limits, strict=True)]
     seen = _seen(model.card, list(zip(samples, digests, strict=True)))
     barred = f"{seen} of the {len(samples)} samples were seen in training" if seen else ""
     where = f"{'all splits' if split == 'all' else split} of {dataset.name} {dataset.version[:12]}"
-    return _calibrated(_Result(evaluation.judged_by(rules), parts, wish, choice, where, barred), dataset, model)
+    return calibrate_on(evaluate(model, samples, digests, None), model, wish, Ground(dataset, where, barred))
+
+
+def calibrate_on(evaluation: Evaluation, model: LoadedModel, wish: Wish, ground: Ground) -> Calibrated:
+    """Choose limits from parts that were judged already, as ``calibrate`` does."""
+    parts = scores_of(evaluation)
+    choice = choose(parts, wish, own_limits(model.card))
+    rules = [Rule(name, *limit) for name, limit in zip(model.card.classes, choice.limits, strict=True)]
+    result = _Result(evaluation.judged_by(rules), parts, wish, choice, ground.where, ground.barred)
+    return _calibrated(result, ground.dataset, model)
 
 
 def _counts(case: Case) -> bool:

@@ -5,6 +5,21 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
+class NetShape:
+    """The form of the net that a model file holds, for a run that goes on from it.
+
+    ``channels`` that the net sees; part net: ``size`` (height, width) of its input and the factor ``shrink`` before that;
+    detect net: finest stride and tile, px.
+    """
+
+    channels: int
+    size: tuple[int, int] | None = None
+    shrink: int = 1
+    first_stride: int = 0
+    tile_px: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class TrainConfig:
     """One run.  Exactly one of ``minutes`` and ``epochs`` ends it; an epoch is 4,000 crops (for a foreign trainer: once
     through the data).
@@ -15,7 +30,8 @@ class TrainConfig:
     ``threshold_of`` a model whose threshold to take over.
     For pcb: ``ignore_labels`` uses the goldens of ``data`` alone, ``box_margin_px`` is how loose the boxes of injected
     defects are, ``copper`` is "dark" or "light".  For parts: ``fixed`` when every part lies the same way, ``inject``
-    false to do without injected defects, ``input_px`` the side of the part net's input.
+    false to do without injected defects, ``input_px`` the side of the part net's input.  ``shape``: the form of the net
+    that ``init`` is of, where it is not to follow from the samples.
     """
 
     out: Path
@@ -42,3 +58,4 @@ class TrainConfig:
     batch: int = 16
     learning_rate: float = 3e-3
     workers: int = 2
+    shape: NetShape | None = None

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -20,9 +21,11 @@ from tqdm import tqdm
 
 from inspection.errors import UsageError
 from training.config import TrainConfig
+from training.norms import settle
 
 EPOCH_CROPS = 4000
 CHECKPOINT_S = 60.0
+SETTLED_ON = 64  # crops that the norms of a model file are settled on
 CHECK_TIMEOUT = timedelta(hours=3)  # how long the other processes wait while the first looks at held-out samples
 CHECKS = (0.3, 0.6, 0.8)  # shares of the run after which the held-out samples are looked at
 Batch = list[Tensor]
@@ -183,6 +186,8 @@ def _start(config: TrainConfig, lesson: Lesson, device: torch.device) -> RunStat
     net = lesson.net
     if config.init is not None:
         _load_fitting(net, _read_checkpoint(config.init)["average"], config.init)
+    if config.shape is not None and not config.resume:
+        _settle_norms(config, lesson)
     net = net.to(device, memory_format=torch.channels_last)
     average = copy.deepcopy(net).eval()
     decayed = [p for p in net.parameters() if p.ndim > 1]
@@ -198,6 +203,12 @@ def _start(config: TrainConfig, lesson: Lesson, device: torch.device) -> RunStat
         optimiser.load_state_dict(stored["optimiser"])
         state.step, state.trained_s = stored["step"], stored["trained_s"]
     return state
+
+
+def _settle_norms(config: TrainConfig, lesson: Lesson) -> None:
+    """Of weights that come out of a model file the norms are settled on the crops to come."""
+    loader = torch.utils.data.DataLoader(lesson.stream(0), batch_size=config.batch)
+    settle(lesson.net, islice(loader, max(1, SETTLED_ON // config.batch)), lesson.losses)
 
 
 def _progress(config: TrainConfig, state: RunState, world: int) -> float:

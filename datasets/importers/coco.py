@@ -54,7 +54,9 @@ class _Own(BaseModel):
     golden: str = ""
 
 
-class _ImageRow(BaseModel):
+class ImageRow(BaseModel):
+    """An image as the file names it; ``own`` only where our export wrote it."""
+
     id: int | str
     file_name: str = Field(min_length=1)
     width: int | None = None
@@ -80,16 +82,17 @@ _Row = TypeVar("_Row", bound=BaseModel)
 
 
 @dataclass(slots=True)
-class _File:
-    """One JSON file while it is read."""
+class CocoFile:
+    """One JSON file: its rows by id, and the images of which a row is wrong."""
 
     path: Path
     where: str
     split: Split
-    images: dict[int | str, _ImageRow] = field(default_factory=dict)
+    images: dict[int | str, ImageRow] = field(default_factory=dict)
     categories: dict[int, _CategoryRow] = field(default_factory=dict)
     labels: defaultdict[int | str, list[_AnnotationRow]] = field(default_factory=lambda: defaultdict(list))
     unusable: set[int | str] = field(default_factory=set)
+    description: str = ""
 
 
 class CocoImporter:
@@ -108,7 +111,7 @@ class CocoImporter:
         if not found:
             raise wrong_layout(path, self.layout)
         problems: list[Problem] = []
-        read = [_read(root, file, problems) for file in found]
+        read = [read_file(root, file, problems) for file in found]
         images = _Images(root)
         drafts: list[Draft] = []
         for file in read:
@@ -138,11 +141,13 @@ def _begins_like_coco(file: Path) -> bool:
     return b'"images"' in head or b'"image_id"' in head
 
 
-def _read(root: Path, path: Path, problems: list[Problem]) -> _File:
+def read_file(root: Path, path: Path, problems: list[Problem]) -> CocoFile:
     """The rows of a file that can be used; what is wrong with the others goes to ``problems``."""
-    file = _File(path, short(root, path), _split(root, path))
+    file = CocoFile(path, short(root, path), _split(root, path))
     document = _document(file, problems)
-    for number, image in _rows(file, document, "images", _ImageRow, problems):
+    told = document.get("info")
+    file.description = str(told.get("description", "")) if isinstance(told, dict) else ""
+    for number, image in _rows(file, document, "images", ImageRow, problems):
         if image.id in file.images:
             problems.append(Problem(file.where, f"images[{number}]: id {image.id} occurs twice"))
             file.unusable.add(image.id)
@@ -160,7 +165,7 @@ def _split(root: Path, path: Path) -> Split:
     return next((split for split in words if split), split_in(root, path))
 
 
-def _document(file: _File, problems: list[Problem]) -> dict[str, Any]:
+def _document(file: CocoFile, problems: list[Problem]) -> dict[str, Any]:
     try:
         document = json.loads(file.path.read_bytes())
     except (OSError, ValueError, RecursionError) as problem:
@@ -174,7 +179,7 @@ def _document(file: _File, problems: list[Problem]) -> dict[str, Any]:
 
 
 def _rows(
-    file: _File, document: dict[str, Any], key: str, kind: type[_Row], problems: list[Problem]
+    file: CocoFile, document: dict[str, Any], key: str, kind: type[_Row], problems: list[Problem]
 ) -> Iterator[tuple[int, _Row]]:
     for number, row in enumerate(document.get(key, [])):
         try:
@@ -187,7 +192,7 @@ def _rows(
                 file.unusable.add(row["image_id"])
 
 
-def _read_annotations(file: _File, document: dict[str, Any], problems: list[Problem]) -> None:
+def _read_annotations(file: CocoFile, document: dict[str, Any], problems: list[Problem]) -> None:
     seen = set()
     for number, row in _rows(file, document, "annotations", _AnnotationRow, problems):
         identity = document["annotations"][number].get("id")
@@ -207,7 +212,7 @@ def _read_annotations(file: _File, document: dict[str, Any], problems: list[Prob
         file.labels[row.image_id].append(row)
 
 
-def _classes(read: Iterable[_File]) -> tuple[str, ...]:
+def _classes(read: Iterable[CocoFile]) -> tuple[str, ...]:
     """Names in the order of their numbers.  Roboflow's number 0 names the others together and is no class."""
     categories = [category for file in read for category in file.categories.values()]
     used = {file.categories[row.category_id].name for file in read for row in _known(file)}
@@ -216,7 +221,7 @@ def _classes(read: Iterable[_File]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(category.name for category in ordered if category.name not in above))
 
 
-def _known(file: _File) -> Iterator[_AnnotationRow]:
+def _known(file: CocoFile) -> Iterator[_AnnotationRow]:
     return (row for rows in file.labels.values() for row in rows if row.category_id in file.categories)
 
 
@@ -231,7 +236,7 @@ class _Images:
         for image in self.all:
             self._named[image.name.casefold()].append(image)
 
-    def of(self, file: _File, name: str) -> Path | str:
+    def of(self, file: CocoFile, name: str) -> Path | str:
         """The image a file means, or what is wrong.  Beside the file goes before the file's split before elsewhere."""
         wanted = PurePosixPath(name.replace("\\", "/"))
         found = self._named[wanted.name.casefold()]
@@ -246,7 +251,7 @@ class _Images:
             return f"{name} may be any of {len(found)} images: {listed}" if found else f"image {name} is missing"
         return self._take(found[0], file)
 
-    def _take(self, image: Path, file: _File) -> Path | str:
+    def _take(self, image: Path, file: CocoFile) -> Path | str:
         if image in self.taken:
             return f"{short(self.root, image)} is also in {self.taken[image]}"
         self.taken[image] = file.where
@@ -258,7 +263,7 @@ def _splits_told(root: Path, image: Path) -> set[Split | None]:
     return {split_of(part.rstrip("0123456789")) for part in image.relative_to(root).parts[:-1]}
 
 
-def _drafts(images: _Images, file: _File, problems: list[Problem]) -> Iterator[Draft]:
+def _drafts(images: _Images, file: CocoFile, problems: list[Problem]) -> Iterator[Draft]:
     for row in file.images.values():
         found: list[Problem] = []
         image = images.of(file, row.file_name)
@@ -268,7 +273,7 @@ def _drafts(images: _Images, file: _File, problems: list[Problem]) -> Iterator[D
         size = image_size(images.root, image, found)
         if size and row.width and row.height and (row.width, row.height) != size:
             found.append(Problem(short(images.root, image), other_size((row.width, row.height), size)))
-        labels = tuple(_labels(file, row, size, found)) if size and not found and row.id not in file.unusable else ()
+        labels = tuple(labels_on(file, row, size, found)) if size and not found and row.id not in file.unusable else ()
         golden = images.root / row.own.golden if row.own.golden else None
         if golden is not None and golden not in images.taken and golden.is_file():
             image_size(images.root, golden, found)
@@ -280,14 +285,15 @@ def _drafts(images: _Images, file: _File, problems: list[Problem]) -> Iterator[D
         problems += found
 
 
-def _own_faults(root: Path, file: _File, row: _ImageRow, golden: Path | None) -> Iterator[Problem]:
+def _own_faults(root: Path, file: CocoFile, row: ImageRow, golden: Path | None) -> Iterator[Problem]:
     if row.own.image_class and row.own.image_class not in {each.name for each in file.categories.values()}:
         yield Problem(file.where, f"{row.file_name} is of unknown class {row.own.image_class!r}")
     if golden is not None and (".." in golden.parts or not golden.is_file() or not golden.is_relative_to(root)):
         yield Problem(file.where, f"golden {row.own.golden} of {row.file_name} is missing")
 
 
-def _labels(file: _File, image: _ImageRow, size: tuple[int, int], problems: list[Problem]) -> Iterator[LabelledBox]:
+def labels_on(file: CocoFile, image: ImageRow, size: tuple[int, int], problems: list[Problem]) -> Iterator[LabelledBox]:
+    """The labels of an image of ``size`` (width, height); what cannot be one goes to ``problems``."""
     for row in file.labels[image.id]:
         try:
             polygons = tuple(_polygons(row, size))

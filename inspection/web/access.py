@@ -30,10 +30,24 @@ NOBODY = User("", Role.NOBODY)
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One log-in in one browser; ``csrf_token`` is what a page of this session must send with each change."""
+    """One log-in in one browser; ``csrf_token`` is what a page of this session must send with each change.
+
+    ``confined_to`` are the only paths open to it, the first of them its page: a first password must be changed before
+    anything else.  Empty = all that its role may see.
+    """
 
     user: User
     csrf_token: str
+    confined_to: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An entry of the navigation: shown to those of ``role`` and above, ``word`` names its text."""
+
+    path: str
+    word: str
+    role: Role = Role.OPERATOR
 
 
 class Guard(Protocol):

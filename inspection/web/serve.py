@@ -1,5 +1,7 @@
 """Serves an application until the program is told to stop."""
 
+import resource
+import signal
 import socket
 from pathlib import Path
 
@@ -7,8 +9,9 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from inspection.errors import UsageError
+from inspection.web.steady import SteadyProtocol
 
-MOST_CONNECTIONS = 200
+MOST_FILES = 8192  # open at once: connections that are not yet through with the TLS greeting need one each, too
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -24,14 +27,27 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def serve(app: ASGIApp, listening: socket.socket, *, certificate: Path | None = None, key: Path | None = None) -> None:
-    """Answer until SIGTERM or SIGINT; prints the address once it answers, and lets requests in work finish for 3 s."""
-    host, port = listening.getsockname()[:2]
+def server_for(app: ASGIApp, *, certificate: Path | None = None, key: Path | None = None) -> uvicorn.Server:
+    """A server of one process; ``run(sockets=[...])`` answers until ``should_exit``."""
     config = uvicorn.Config(
         app, log_config=None, access_log=False, server_header=False, date_header=False, proxy_headers=False,
-        limit_concurrency=MOST_CONNECTIONS, timeout_keep_alive=30, timeout_graceful_shutdown=3, lifespan="on",
-        ws="none", ssl_certfile=certificate, ssl_keyfile=key,
+        timeout_keep_alive=30, timeout_graceful_shutdown=3, lifespan="on", ws="none", http=SteadyProtocol,
+        loop="asyncio", ssl_certfile=certificate, ssl_keyfile=key,
     )  # fmt: skip
+    return uvicorn.Server(config)
+
+
+def serve(app: ASGIApp, listening: socket.socket, *, certificate: Path | None = None, key: Path | None = None) -> None:
+    """Answer until SIGTERM or SIGINT; prints the address once it answers, and lets requests in work finish for 3 s."""
+    # The server hands a signal on once it has ended; there it must not end the program a second time.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < MOST_FILES:
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (MOST_FILES if hard == resource.RLIM_INFINITY else min(MOST_FILES, hard), hard)
+        )
+    host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     print(f"open {'https' if certificate else 'http'}://{shown}:{port}/", flush=True)
-    uvicorn.Server(config).run(sockets=[listening])
+    server_for(app, certificate=certificate, key=key).run(sockets=[listening])

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import quote, urlencode
 
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
 from starlette.applications import Starlette
@@ -26,11 +27,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inspection.errors import InspectionError
 from inspection.log import event
-from inspection.web.access import NOBODY, Guard, Role, Session
+from inspection.web.access import NOBODY, Guard, Link, Role, Session
 from inspection.web.texts import LANGUAGES, NAMES, Language, choose, words
 
 HERE = Path(__file__).parent
 BODY_LIMIT = 8_000_000  # bytes of a request
+STRANGER_LIMIT = 64_000  # bytes of a request of who has not logged in
+_LIMIT = "lineside.body_limit"
 READING = {"GET", "HEAD"}
 VISITOR = "lineside_visitor"  # the cookie with the CSRF token of a browser that has not logged in
 LANGUAGE = "lineside_language"
@@ -52,26 +55,28 @@ Endpoint = Callable[[Request], Response] | Callable[[Request], Awaitable[Respons
 
 def make_app(
     pages: Sequence[BaseRoute], *, guard: Guard, templates: Sequence[Path] = (), static: Mapping[str, Path] | None = None,
-    language: Language = "en", local_only: bool = True, secure: bool = False, **shared: Any,
+    language: Language = "en", local_only: bool = True, secure: bool = False, links: Sequence[Link] = (),
+    lifespan: Any = None, **shared: Any,
 ) -> Starlette:  # fmt: skip
     """An application of pages made by ``page``.
 
     ``templates`` are further folders of templates, ``static`` further folders of files, served below ``/static/NAME``;
     ``local_only`` refuses requests whose Host is not this computer (DNS rebinding); ``secure`` marks cookies for TLS
-    only.  ``shared`` is found again in ``request.app.state``.
+    only.  ``links`` is the navigation in the header, ``lifespan`` Starlette's.  ``shared`` is found again in ``request.app.state``.
     """
     mounts = [
         Mount(f"/static/{name}", StaticFiles(directory=folder), name=name) for name, folder in (static or {}).items()
     ]
     routes = [*pages, *mounts, Mount("/static", StaticFiles(directory=HERE / "static"), name="static")]
     errors: Any = {HTTPException: _http_error, InspectionError: _own_error}
-    app = Starlette(routes=routes, exception_handlers=errors)
-    app.add_middleware(_Bounded, local_only=local_only)
+    app = Starlette(routes=routes, exception_handlers=errors, lifespan=lifespan)
+    app.add_middleware(_Bounded, local_only=local_only, secure=secure)
     environment = Environment(
         loader=ChoiceLoader([FileSystemLoader(folder) for folder in (*templates, HERE / "templates")]),
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     app.state.environment, app.state.guard, app.state.language, app.state.secure = environment, guard, language, secure
+    app.state.links = tuple(links)
     for name, value in shared.items():
         setattr(app.state, name, value)
     return app
@@ -84,12 +89,16 @@ def page(path: str, endpoint: Endpoint, *, role: Role = Role.OPERATOR, methods: 
         state = request.state
         session = await run_in_threadpool(request.app.state.guard.session, request)
         state.user = session.user if session else NOBODY
-        visitor = request.cookies.get(VISITOR, "")
+        state.confined = bool(session and session.confined_to)
+        visitor = request.cookies.get(_visitor(request), "")[:100]
+        request.scope[_LIMIT] = BODY_LIMIT if session else STRANGER_LIMIT
         state.csrf_token = session.csrf_token if session else visitor or secrets.token_urlsafe(24)
         kept = choose(request.cookies.get(LANGUAGE, ""), request.app.state.language)
         state.language = choose(request.query_params.get("lang", ""), kept)
         if state.user.role < role:
             response = _refused(request, session)
+        elif session and session.confined_to and request.url.path not in session.confined_to and role > Role.NOBODY:
+            response = _sent_to(request, session.confined_to[0])
         else:
             if request.method not in READING:
                 await _read(request, visitor if session is None else session.csrf_token)
@@ -118,9 +127,16 @@ def render(request: Request, template: str, *, section: str, status: int = 200, 
     state = request.state
     made = request.app.state.environment.get_template(template)
     t = words(state.language, section)
+    confined = getattr(state, "confined", False)
+    links = [link for link in request.app.state.links if link.role <= state.user.role and not confined]
+
+    def in_language(code: str) -> str:
+        return f"{request.url.path}?{urlencode({**request.query_params, 'lang': code})}"
+
     text = made.render(
         t=t, user=state.user, csrf_token=state.csrf_token, language=state.language, languages=NAMES, Role=Role,
-        path=request.url.path, **values,
+        path=request.url.path, in_language=in_language, links=links,
+        can_leave=bool(request.app.state.guard.login_path()), **values,
     )  # fmt: skip
     return HTMLResponse(text, status_code=status)
 
@@ -135,6 +151,9 @@ async def _read(request: Request, token: str) -> None:
     request.state.form, request.state.json = {}, None
     kind = request.headers.get("content-type", "")
     given = request.headers.get("x-csrf-token", "")
+    # Cookies do not tell the ports of a computer apart, the browser does.
+    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        raise HTTPException(403, "this was sent by a page of another origin")
     if kind.startswith(("application/x-www-form-urlencoded", "multipart/form-data")):
         form = await request.form(max_files=4, max_fields=200)
         request.state.form = form
@@ -154,24 +173,42 @@ def _refused(request: Request, session: Session | None) -> Response:
         if request.headers.get("hx-request"):
             return Response(status_code=401, headers={"HX-Redirect": login})
         if request.method in READING and not wants_json(request):
-            return RedirectResponse(f"{login}?next={request.url.path}", status_code=303)
+            wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+            return RedirectResponse(f"{login}?next={quote(wanted)}", status_code=303)
         raise HTTPException(401, "log in again")
     raise HTTPException(403, f"{session.user.name if session else 'nobody'} may not do this")
 
 
+def _sent_to(request: Request, path: str) -> Response:
+    """What a session that is confined to one page gets elsewhere."""
+    if request.headers.get("hx-request"):
+        return Response(status_code=403, headers={"HX-Redirect": path})
+    if request.method in READING and not wants_json(request):
+        return RedirectResponse(path, status_code=303)
+    raise HTTPException(403, "choose a password of your own first")
+
+
 def _set_cookies(request: Request, response: Response, session: Session | None) -> None:
     secure = request.app.state.secure
-    if session is None and request.cookies.get(VISITOR) != request.state.csrf_token:
-        response.set_cookie(VISITOR, request.state.csrf_token, httponly=True, samesite="strict", secure=secure)
+    if session is None and request.cookies.get(_visitor(request)) != request.state.csrf_token:
+        response.set_cookie(
+            _visitor(request), request.state.csrf_token, httponly=True, samesite="strict", secure=secure
+        )
     if request.query_params.get("lang") in LANGUAGES:
         response.set_cookie(
             LANGUAGE, request.state.language, max_age=YEAR_S, httponly=True, samesite="strict", secure=secure
         )
 
 
+def _visitor(request: Request) -> str:
+    """Under TLS a name that no page without it can set."""
+    return f"__Host-{VISITOR}" if request.app.state.secure else VISITOR
+
+
 def _said(request: Request, status: int, what: str, fix: str = "") -> Response:
     """An error in words, as a page or as JSON."""
-    if wants_json(request) or request.method not in READING or request.headers.get("hx-request"):
+    a_script = request.method not in READING and "text/html" not in request.headers.get("accept", "")
+    if wants_json(request) or a_script or request.headers.get("hx-request"):
         return JSONResponse({"what": what, "fix": fix}, status_code=status)
     state = request.state
     state.user = getattr(state, "user", NOBODY)
@@ -191,9 +228,10 @@ async def _own_error(request: Request, error: Exception) -> Response:
 class _Bounded:
     """Sets the headers of every answer; refuses foreign hosts and bodies beyond the limit."""
 
-    def __init__(self, app: ASGIApp, *, local_only: bool) -> None:
+    def __init__(self, app: ASGIApp, *, local_only: bool, secure: bool) -> None:
         self.app = app
         self.local_only = local_only
+        self.headers = {**HEADERS, "Strict-Transport-Security": f"max-age={YEAR_S}"} if secure else HEADERS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -206,14 +244,15 @@ class _Bounded:
             nonlocal taken
             message = await receive()
             taken += len(message.get("body", b""))
-            if taken > BODY_LIMIT:
-                raise HTTPException(413, f"more than {BODY_LIMIT} bytes were sent")
+            limit = scope.get(_LIMIT, STRANGER_LIMIT)
+            if taken > limit:
+                raise HTTPException(413, f"more than {limit} bytes were sent")
             return message
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
+                for name, value in self.headers.items():
                     headers[name] = value
                 if not scope["path"].startswith("/static/"):
                     headers.setdefault("Cache-Control", "no-store")

@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel
 
-from inspection.config import StationConfig, load_station
+from inspection.config import StationConfig, is_loopback, load_station
 from inspection.errors import ConfigError
 from inspection.recipe_config import Recipe, load_recipe
 from inspection.rois import Roi
@@ -384,3 +384,51 @@ def test_a_station_names_no_threshold_and_a_recipe_no_device() -> None:
 def test_every_example_station_is_valid(path: Path) -> None:
     """The examples can be started from."""
     assert load_station(path).station_id
+
+
+# ---- the pages
+
+
+def test_pages_have_defaults_and_files_beside_the_config(tmp_path: Path) -> None:
+    """Without a section the pages are served on this computer alone; certificate and key count from the config's folder."""
+    hmi = load_station(written(tmp_path, STATION)).hmi
+    assert ("127.0.0.1", 8420, "en", ("06:00", "14:00", "22:00"), 0.0) == (
+        hmi.host, hmi.port, hmi.language, hmi.shifts, hmi.review_ok_share,
+    )  # fmt: skip
+    text = STATION + '\n[hmi]\nhost = "0.0.0.0"\ntls_certificate = "line.pem"\ntls_key = "/keys/line.key"\n'
+    hmi = load_station(written(tmp_path, text)).hmi
+    assert (str(tmp_path / "line.pem"), "/keys/line.key") == (hmi.tls_certificate, hmi.tls_key)
+
+
+@pytest.mark.parametrize(
+    ("keys", "mistake"),
+    [
+        ('host = "0.0.0.0"', "passwords would go there in the clear"),
+        ('host = "line-3.plant"', "passwords would go there in the clear"),
+        ('host = "192.168.1.5"\ntls_key = "a"', "belong together"),
+        ('tls_certificate = "a"', "belong together"),
+        ('shifts = ["06:00", "06:00"]', "do not ascend"),
+        ('shifts = ["22:00", "06:00"]', "do not ascend"),
+        ('shifts = ["24:00"]', "hmi.shifts.0"),
+        ('shifts = ["6:00"]', "hmi.shifts.0"),
+        ('shifts = ["06:00\\n"]', "hmi.shifts.0"),
+        ("shifts = []", "hmi.shifts"),
+        ('shifts = ["00:00", "01:00", "02:00", "03:00", "04:00", "05:00", "06:00"]', "hmi.shifts"),
+        ("port = 0", "hmi.port"),
+        ('language = "de"', "hmi.language"),
+        ("review_ok_share = 1.5", "hmi.review_ok_share"),
+    ],
+)
+def test_a_wrong_key_of_the_pages_is_named(tmp_path: Path, keys: str, mistake: str) -> None:
+    """Whoever opens the pages to other computers without TLS, or writes shifts that are none, is told so."""
+    with pytest.raises(ConfigError, match=re.escape(mistake)):
+        load_station(written(tmp_path, f"{STATION}\n[hmi]\n{keys}\n"))
+
+
+@pytest.mark.parametrize(
+    ("host", "here"),
+    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False)],
+)
+def test_only_this_computer_is_loopback(host: str, here: bool) -> None:
+    """An address that other computers can reach is not one of this computer's own."""
+    assert here == is_loopback(host)

@@ -53,7 +53,7 @@ class Receiver:
 
 def open_store(folder: Path, name: str = "records.sqlite") -> Store:
     store = Store(folder / name, outbox=True)
-    store._connection.execute("PRAGMA synchronous = OFF")
+    store._file._connection.execute("PRAGMA synchronous = OFF")
     return store
 
 

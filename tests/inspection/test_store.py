@@ -8,7 +8,7 @@ import pytest
 
 from inspection.errors import StoreError
 from inspection.store import MIGRATIONS, Store
-from inspection.types import Judgement, Reason, Record, Review, Trigger, Verdict
+from inspection.types import Judgement, Reason, Record, Trigger, Verdict
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 
@@ -145,39 +145,10 @@ def test_writing_while_reading_pages_loses_nothing(store: Store) -> None:
     assert made[::-1] == [first, *reading]
 
 
-def test_reviews_are_appended(store: Store) -> None:
-    """Every disposition stays, oldest first, and the record is what it was."""
-    (made,) = add(store, 1)
-    given = (
-        Review(made.record_id, "false_call", "ann", NOW),
-        Review(made.record_id, "confirmed", "bob", NOW, "looked again"),
-    )
-    for review in given:
-        store.add_review(review)
-    assert given == store.reviews(made.record_id)
-    assert () == store.reviews("other")
-    assert made == store.find_by_trigger("t0")
-
-
-def test_review_of_an_unknown_record_is_refused(store: Store) -> None:
-    """A review belongs to a record."""
-    with pytest.raises(StoreError, match="FOREIGN KEY"):
-        store.add_review(Review("nothing", "confirmed", "ann", NOW))
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "UPDATE records SET verdict = 1",
-        "DELETE FROM records",
-        "UPDATE reviews SET disposition = 'confirmed'",
-        "DELETE FROM reviews",
-    ],
-)
+@pytest.mark.parametrize("statement", ["UPDATE records SET verdict = 1", "DELETE FROM records"])
 def test_database_itself_refuses_to_change_history(store: Store, statement: str) -> None:
-    """Records and reviews are append only, whatever program has the file open."""
-    (made,) = add(store, 1)
-    store.add_review(Review(made.record_id, "escape", "ann", NOW))
+    """Records are append only, whatever program has the file open."""
+    add(store, 1)
     with pytest.raises(StoreError, match="append only"), store.transaction() as database:
         database.execute(statement)
     other = sqlite3.connect(store.path)

@@ -114,7 +114,7 @@ def test_a_recipe_with_a_broken_lock_never_comes_into_force(bench: Bench, frames
 
 
 def test_a_recipe_sealed_anew_is_loaded_anew(bench: Bench, frames: None) -> None:
-    """What was promoted on disk is in force with the next part that asks for it."""
+    """What was promoted on disk is loaded in the background; until it is there, the version in memory judges."""
     from inspection.recipe import seal
 
     (bench.folder / "recipes").mkdir()
@@ -128,8 +128,14 @@ def test_a_recipe_sealed_anew_is_loaded_anew(bench: Bench, frames: None) -> None
     toml = other / "recipe.toml"
     toml.write_text(toml.read_text().replace('product = "demo-pcb"', 'product = "newer"'), encoding="utf-8")
     seal(other)
-    assert shelf.take("other").sha256 != before
-    shelf.close()
+    assert shelf.take("other").sha256 == before
+    shelf.watch()
+    try:
+        ended = until(shelf.finished)
+        assert [(one.recipe_id, one.refusal, one.renewed) for one in ended] == [("other", None, True)]
+        assert shelf.take("other").sha256 != before
+    finally:
+        shelf.close()
 
 
 def test_recipes_are_prepared_in_the_background(bench: Bench, frames: None) -> None:
@@ -143,9 +149,8 @@ def test_recipes_are_prepared_in_the_background(bench: Bench, frames: None) -> N
     assert shelf.ids() == ("first", "other")
     shelf.prepare("other")
     shelf.prepare("nowhere")
-    ended = dict(until(lambda: shelf.finished() if len(shelf._loaded) == 2 and not shelf._wanted.qsize() else []))
-    while len(ended) < 2:
-        ended |= dict(shelf.finished())
+    ended: dict[str, object] = {}
+    until(lambda: ended.update((one.recipe_id, one.refusal) for one in shelf.finished()) or len(ended) == 2)
     assert ended["other"] is None
     assert ended["nowhere"] is not None
     with pytest.raises(Refusal, match="no recipe 'nowhere'"):

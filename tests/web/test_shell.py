@@ -11,7 +11,7 @@ from web_server import serving
 
 from inspection.errors import UsageError
 from inspection.web import shell
-from inspection.web.access import OnePerson, Role, Session, User
+from inspection.web.access import Link, OnePerson, Role, Session, User
 from inspection.web.shell import make_app, page, render
 from inspection.web.texts import LANGUAGES, all_words
 
@@ -182,3 +182,61 @@ def test_page_carries_the_token_for_its_changes(client: Open) -> None:
     text = client().get("/").text
     assert f'<meta name="csrf-token" content="{TOKEN}">' in text
     assert "<script>" not in text
+
+
+class Confined(OnePerson):
+    """A guard whose person must do something first."""
+
+    def session(self, request: Request) -> Session | None:
+        return Session(User("ann", Role.ENGINEER), TOKEN, confined_to=("/open", "/change"))
+
+
+def test_session_confined_to_a_page_opens_no_other(client: Open) -> None:
+    """A page leads there, a script is refused, htmx is redirected; the pages it is confined to are open."""
+    person = client(Confined("ann", TOKEN))
+    assert (303, "/open") == ((answer := person.get("/")).status_code, answer.headers["location"])
+    assert 403 == person.get("/", headers={"Accept": "application/json"}).status_code
+    assert "/open" == person.get("/", headers={"HX-Request": "true"}).headers["HX-Redirect"]
+    assert 200 == person.post("/change", json={}, headers={"X-CSRF-Token": TOKEN}).status_code
+
+
+def test_navigation_shows_what_the_role_may_see() -> None:
+    """No link leads to a refusal, and the page one is on is marked."""
+    links = [Link("/", "pages"), Link("/engineer", "log_in", Role.ENGINEER)]
+    for guard, shown in (
+        (Operator("ann", TOKEN), False),
+        (OnePerson("eve", TOKEN), True),
+        (Confined("ann", TOKEN), False),
+    ):
+        with serving(make_app(PAGES, guard=guard, links=links)) as url:
+            text = httpx.get(f"{url}/open", timeout=20).text
+        assert shown == ('href="/engineer"' in text)
+    with serving(make_app(PAGES, guard=Operator("ann", TOKEN), links=links)) as url:
+        assert '<a href="/" aria-current="page">' in httpx.get(url, timeout=20).text
+
+
+def test_change_of_language_keeps_the_query(client: Open) -> None:
+    """Who was on the way somewhere still is."""
+    assert 'href="/?q=a%26b&amp;lang=zh"' in client().get("/", params={"q": "a&b"}).text
+
+
+def test_stranger_may_send_little(client: Open) -> None:
+    """The limit of who has not logged in is far lower."""
+    visitor = client(Nobody())
+    visitor.get("/open")
+    sent = {"csrf_token": visitor.cookies[shell.VISITOR], "x": "x" * shell.STRANGER_LIMIT}
+    assert 413 == visitor.post("/login", data=sent).status_code
+
+
+@pytest.mark.parametrize(("site", "status"), [("same-origin", 200), ("same-site", 403), ("cross-site", 403)])
+def test_change_sent_by_a_foreign_page_is_refused(client: Open, site: str, status: int) -> None:
+    """Even with the token, and even from another port of this computer."""
+    headers = {"X-CSRF-Token": TOKEN, "Sec-Fetch-Site": site}
+    assert status == client().post("/change", json={}, headers=headers).status_code
+
+
+def test_refused_form_gets_a_page_and_a_script_gets_json(client: Open) -> None:
+    """A person who sent a form reads words, not JSON."""
+    page = client().post("/change", data={"a": "1"}, headers={"Accept": "text/html"})
+    assert (403, True) == (page.status_code, page.headers["content-type"].startswith("text/html"))
+    assert "what" in client().post("/change", data={"a": "1"}).json()

@@ -13,6 +13,7 @@ from datasets.sample import Sample, load_grey
 from datasets.synth.artwork import draw_board
 from datasets.synth.camera import CameraModel, photograph
 from datasets.synth.defects import DefectStyle, inject, is_visible, read_artwork
+from inspection.types import Box
 from training.augment import Photometry, frame_photometry, nudge, shade, turn
 from training.lessons.golden_targets import Labels, heat_targets
 
@@ -24,11 +25,15 @@ REUSE = 0.6  # share of injected crops taken from the stock
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A labelled frame with its golden: both (H, W) uint8, labels (M, 5) xyxy pixels and class index."""
+    """A labelled frame with its golden: both (H, W) uint8, labels (M, 5) xyxy pixels and class index.
+
+    ``places``: boxes without a defect that are worth looking at as often as one, false calls of an earlier model.
+    """
 
     frame: Image
     golden: Image
     labels: Labels
+    places: tuple[Box, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +144,10 @@ def _inside(labels: Labels, corner: tuple[int, int], size: int) -> Labels:
 def _labelled_crop(supply: Supply, rng: np.random.Generator) -> Crop:
     pair = supply.pairs[int(rng.integers(len(supply.pairs)))]
     centre = None
-    if len(pair.labels) and rng.random() < 0.75:
-        x1, y1, x2, y2, _ = pair.labels[int(rng.integers(len(pair.labels)))]
+    if len(pair.labels) + len(pair.places) and rng.random() < 0.75:
+        number = int(rng.integers(len(pair.labels) + len(pair.places)))
+        known = number < len(pair.labels)
+        x1, y1, x2, y2 = pair.labels[number][:4] if known else pair.places[number - len(pair.labels)]
         centre = ((x1 + x2) / 2, (y1 + y2) / 2)
     corner = _window(pair.frame.shape, supply.crop_px, centre, rng)
     frame, golden = (_cut(image, corner, supply.crop_px) for image in (pair.frame, pair.golden))

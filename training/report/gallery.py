@@ -160,13 +160,13 @@ def _pictures(case: Case, limit: float) -> tuple[Picture, ...]:
     except InspectionError:  # the card says "no picture"; the reason of its ERROR says why
         return ()
     scale = SIDE_PX / max(image.shape[:2])
-    small, seen = _small(image, scale), case.prediction.inspection
-    drawn = [_picture(small, _boxes(case, scale), "frame")]
+    small, seen = shrunk(image, scale), case.prediction.inspection
+    drawn = [as_picture(small, _boxes(case, scale), "frame")]
     if seen.heat is not None:
         hot = lay_heat(small, seen.heat, outlined=bool(_counted(case)), limit=limit)
-        drawn.append(_picture(hot, (), "heat map"))
+        drawn.append(as_picture(hot, (), "heat map"))
     elif golden is not None:
-        drawn.append(_picture(_small(golden, SIDE_PX / max(golden.shape[:2])), (), "golden template"))
+        drawn.append(as_picture(shrunk(golden, SIDE_PX / max(golden.shape[:2])), (), "golden template"))
     return tuple(drawn)
 
 
@@ -179,23 +179,28 @@ def _boxes(case: Case, scale: float) -> tuple[DrawnBox, ...]:
     below = [found for found in case.prediction.inspection.detections if found not in counted]
     below = sorted(below, key=lambda found: -found.score)[:_BELOW]
     return (
-        *(_box("below", found.region.xyxy_px, scale, f"{found.score:.2f}") for found in below),
-        *(_box("found", found.region.xyxy_px, scale, f"{found.score:.2f}") for found in counted),
-        *(_box("true", label.box_px, scale, "") for label in case.sample.labels),  # on top: dashes let others through
+        *(drawn_box("below", found.region.xyxy_px, scale, f"{found.score:.2f}") for found in below),
+        *(drawn_box("found", found.region.xyxy_px, scale, f"{found.score:.2f}") for found in counted),
+        *(
+            drawn_box("true", label.box_px, scale, "") for label in case.sample.labels
+        ),  # on top: dashes let others through
     )
 
 
-def _box(kind: str, box: Box, scale: float, text: str) -> DrawnBox:
+def drawn_box(kind: str, box: Box, scale: float, text: str) -> DrawnBox:
+    """A box in frame pixels as it lies in a picture that is ``scale`` as large."""
     x1, y1, x2, y2 = (round(scale * side, 1) for side in box)
     return DrawnBox(kind, x1, y1, round(x2 - x1, 1), round(y2 - y1, 1), text)
 
 
-def _small(image: Image, scale: float) -> Image:
+def shrunk(image: Image, scale: float) -> Image:
+    """The image scaled down (or up) by a factor."""
     size = [max(1, round(scale * side)) for side in (image.shape[1], image.shape[0])]
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _picture(image: Image, boxes: tuple[DrawnBox, ...], what: str) -> Picture:
+def as_picture(image: Image, boxes: tuple[DrawnBox, ...], what: str) -> Picture:
+    """The image (H, W) or (H, W, 3) as data URI, as PNG or JPEG, whichever is smaller."""
     stored = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     jpeg = cv2.imencode(".jpg", stored, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
     png = cv2.imencode(".png", stored)[1].tobytes()

@@ -1,6 +1,6 @@
 """Who trains what.  A trainer is a function from a ``Job`` to ``Trained``; what follows is the same for all of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
@@ -12,6 +12,7 @@ from datasets.sample import Sample
 from inspection.errors import UsageError
 from inspection.model import ImageLimits, Task
 from inspection.plugins import resolve
+from inspection.types import Box
 from training.config import TrainConfig
 
 Image = NDArray[np.uint8]
@@ -31,12 +32,16 @@ TRAINERS: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to learn: the config of the run, its classes, the samples to learn from and those to measure on."""
+    """What to learn: the config of the run, its classes, the samples to learn from and those to measure on.
+
+    ``false_calls``: by the name of a sample, boxes where an earlier model called what is no defect.
+    """
 
     config: TrainConfig
     classes: tuple[str, ...]
     taught: tuple[Sample, ...]
     held_out: tuple[Sample, ...]
+    false_calls: Mapping[str, tuple[Box, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ def train_detector(job: Job, kind: BoxKind = OWN) -> Trained:
     """Boxes, scores and labels; images up to the size of a tile are looked at whole."""
     config = job.config
     require_boxes(job)
-    channels = channels_of(job.taught)
+    channels = channels_of(job.taught) if config.shape is None else 1 if config.shape.channels == 1 else 3
     pictures = load_pictures(job.taught, job.classes, channels=channels)
     held_out = load_pictures(job.held_out, job.classes, channels=channels)
     supply, first_stride, tile_px = _plan(job, pictures)
@@ -95,6 +95,8 @@ def _plan(job: Job, pictures: tuple[Picture, ...]) -> tuple[BoxSupply, int, int]
     size = (32 * -(-height // 32), 32 * -(-width // 32)) if whole else (crop, crop)
     turns = replace(turns_of(job.config), rotate_deg=5.0, scale=0.3, shift=0.1)  # a turned box fits its defect badly
     supply = BoxSupply(job.classes, pictures, size, whole, turns, job.config.seed)
+    if job.config.shape is not None:
+        return supply, job.config.shape.first_stride, job.config.shape.tile_px
     return supply, 4 if small < SMALL_PX else 8, min(LARGEST_TILE_PX, max(64, longest))
 
 

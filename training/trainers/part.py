@@ -79,9 +79,11 @@ def _train(
     injected: float, anomaly: bool, kind: PartKind = OWN,
 ) -> Trained:  # fmt: skip
     config = job.config
-    channels = channels_of(taught)
-    frame = median_size(taught)
-    shrink, size = input_size(frame, config.input_px)
+    if config.shape is not None and config.shape.size is not None:
+        channels, shrink, size = (1 if config.shape.channels == 1 else 3), config.shape.shrink, config.shape.size
+    else:
+        channels = channels_of(taught)
+        shrink, size = input_size(median_size(taught), config.input_px)
     pictures = _load(taught, job.classes, channels, shrink, anomaly=anomaly)
     held_out = _load(job.held_out, job.classes, channels, shrink, anomaly=anomaly)
     until = INJECT_UNTIL if sum(picture.defective for picture in pictures) >= FEW else 1.0

@@ -1,6 +1,7 @@
 """Trains the golden net for PCBs: from labelled pairs, from golden images alone, or from nothing."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from inspection.errors import RegistrationError, UsageError
 from inspection.golden import GoldenTemplate, RegistrationLimits, lay_over, register
 from inspection.images import IMAGE_SUFFIXES, is_golden
 from inspection.model import file_sha256
+from inspection.types import Box
 from training.augment import frame_photometry
 from training.config import TrainConfig
 from training.graphs import GoldenGraph
@@ -33,7 +35,7 @@ def train_pcb(job: Job) -> Trained:
             f"{len(missing)} samples have no golden template, the first is {missing[0]!r}",
             fix="the PCB detector compares with a golden: import frames together with their goldens",
         )
-    supply = make_supply(config, job.taught)
+    supply = make_supply(config, job.taught, job.false_calls)
     print(_announce(supply, job.held_out), file=sys.stderr)
     net, trained_s = train(config, GoldenLesson(supply, job.held_out))
     parts = ("real labelled frames", "defects injected into golden images", "defects injected into generated boards")
@@ -57,15 +59,21 @@ def train_pcb(job: Job) -> Trained:
     )
 
 
-def make_supply(config: TrainConfig, taught: tuple[Sample, ...]) -> Supply:
-    """Load what crops are cut from; the shares of real and generated crops follow from what there is."""
+def make_supply(
+    config: TrainConfig, taught: tuple[Sample, ...], false_calls: Mapping[str, tuple[Box, ...]] | None = None
+) -> Supply:
+    """Load what crops are cut from; the shares of real and generated crops follow from what there is.
+
+    ``false_calls``: by the name of a sample, places that crops are cut around as if there were a defect.
+    """
     classes = PCB_CLASSES
     pairs: tuple[Pair, ...] = ()
     goldens: tuple[Image, ...] = ()
     if config.goldens is not None:
         goldens, shares = _read_goldens(config.goldens), (0.0, 0.85, 0.15)
     elif taught:
-        loaded = tuple(load_pair(sample, classes) for sample in taught)
+        places = false_calls or {}
+        loaded = tuple(replace(load_pair(s, classes), places=places.get(s.name, ())) for s in taught)
         goldens = tuple(pair.golden for pair in loaded)
         pairs = tuple(_registered(pair) for pair in loaded)
         shares = (0.0, 0.9, 0.1) if config.ignore_labels else (0.7, 0.25, 0.05)

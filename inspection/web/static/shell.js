@@ -1,7 +1,7 @@
 // htmx: the session's token with every change, and errors in words.
-import { token, toast } from "/static/send.js";
+import { marks, toast } from "/static/send.js";
 
-document.addEventListener("htmx:configRequest", (event) => { event.detail.headers["X-CSRF-Token"] = token(); });
+document.addEventListener("htmx:configRequest", (event) => { Object.assign(event.detail.headers, marks()); });
 document.addEventListener("htmx:responseError", (event) => {
   let said = {};
   try { said = JSON.parse(event.detail.xhr.responseText); } catch { /* not of ours */ }

@@ -1,0 +1,263 @@
+"""Brings the line's own images into a dataset: reviewed records alone, with the golden and the recipe that judged them.
+
+    verdict         disposition     becomes
+    NG, REVIEW      confirmed       a defective sample: the findings that the verdict rests on are its boxes
+    NG, REVIEW      false_call      a good sample
+    OK              confirmed       a good sample
+    OK              escape          a sample on ``todo.json``: its defects must be drawn before anything learns from it
+
+What a machine said and nobody looked at never becomes truth.  A reviewed record that cannot be used is listed with why.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+from datasets.drawn_before import RECORDS, take_over
+from datasets.importers.reading import place_label
+from datasets.manifest import Dataset, Origin, make_dataset, write_dataset
+from datasets.recipe_goldens import JudgedBy, RecipesOnDisk, Unusable
+from datasets.sample import LabelledBox, Sample
+from inspection.config import StationConfig
+from inspection.errors import InspectionError, UsageError
+from inspection.evidence import SKIPPED, evidence_files, file_name
+from inspection.images import read_image
+from inspection.judge import asked_for
+from inspection.record_reader import RecordReader
+from inspection.reviews import ReviewStore, reviews_path
+from inspection.types import Detection, Disposition, Record, Review, Verdict
+
+LEFT_OUT = "left_out.jsonl"
+_PAGE = 500  # reviews read at a time
+_LISTED = 20
+Truth = Literal["good", "marked", "escape"]
+_TRUTH: dict[tuple[Verdict, Disposition], Truth] = {
+    (Verdict.OK, "confirmed"): "good",
+    (Verdict.NG, "false_call"): "good",
+    (Verdict.REVIEW, "false_call"): "good",
+    (Verdict.NG, "confirmed"): "marked",
+    (Verdict.REVIEW, "confirmed"): "marked",
+    (Verdict.OK, "escape"): "escape",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A reviewed record, or the picture of one of its cameras, that is not in the dataset."""
+
+    record_id: str
+    why: str
+    camera: str = ""
+
+
+@dataclass(slots=True)
+class Gathered:
+    """What reviewed records gave: samples with the row that tells where each came from, and what they did not give."""
+
+    samples: list[Sample] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    escapes: set[str] = field(default_factory=set)
+    left_out: list[LeftOut] = field(default_factory=list)
+    classes: dict[str, None] = field(default_factory=dict)
+    unsure: int = 0
+    drawn_before: tuple[str, ...] = ()
+    reviewed_anew: tuple[str, ...] = ()
+
+
+def from_records(
+    config: StationConfig,
+    folder: Path,
+    *,
+    since: datetime | None = None,
+    lot: str = "",
+    labels_from: Path | None = None,
+) -> tuple[Dataset, Gathered]:
+    """Write the reviewed records of a station (judged at ``since`` or later, of one lot) as a new dataset folder.
+
+    Beside dataset.json: ``records.jsonl`` tells of each sample its record, recipe, verdict, disposition and reviewer;
+    ``left_out.jsonl`` names what could not be used.  Samples that somebody drew in the dataset ``labels_from``, made from
+    the same records earlier, bring their labels from there (see ``take_over``).
+    UsageError when nothing could be used, or nobody has reviewed anything; StoreError when a store cannot be read.
+    """
+    store = Path(config.store)
+    with TemporaryDirectory() as scratch:
+        gathered = _gather(config, store, Path(scratch), since, lot)
+        if not gathered.samples:
+            reasons = "".join(f"\n  {one.record_id}: {one.why}" for one in gathered.left_out[:_LISTED])
+            raise UsageError(
+                f"no reviewed record of {store} can be used{reasons and ':'}{reasons}",
+                fix="review parts first; where pictures are missing, set evidence.keep in the station's config",
+            )
+        origin = Origin("from-records", f"station {config.station_id}")
+        made = make_dataset(folder.absolute().name, gathered.samples, classes=tuple(gathered.classes), origin=origin)
+        made = replace(made, escapes=frozenset(gathered.escapes))
+        if labels_from is not None:
+            taken = take_over(made, gathered.rows, labels_from)
+            made, gathered.drawn_before, gathered.reviewed_anew = taken.dataset, taken.names, taken.reviewed_anew
+        beside = {RECORDS: _lines(gathered.rows), LEFT_OUT: _lines([_row(one) for one in gathered.left_out])}
+        dataset = write_dataset(folder, made, beside=beside)
+    return dataset, gathered
+
+
+def _row(left: LeftOut) -> dict[str, Any]:
+    return {"record_id": left.record_id, "camera": left.camera, "why": left.why}
+
+
+def _lines(rows: list[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def _gather(config: StationConfig, store: Path, scratch: Path, since: datetime | None, lot: str) -> Gathered:
+    gathered, recipes = Gathered(), RecipesOnDisk(config, scratch)
+    for record, review in _reviewed(store, gathered):
+        if (lot and record.trigger.lot != lot) or (since is not None and record.judged_at < since):
+            continue
+        if review.disposition == "unsure":
+            gathered.unsure += 1
+            continue
+        try:
+            _take(record, review, Path(config.evidence.folder), recipes, gathered)
+        except Unusable as problem:
+            gathered.left_out.append(LeftOut(record.record_id, str(problem)))
+    return gathered
+
+
+def _reviewed(store: Path, gathered: Gathered) -> Iterator[tuple[Record, Review]]:
+    """Every record that has a review, with what stands of its reviews; in the order in which they were first reviewed."""
+    place = reviews_path(store)
+    if not place.is_file():
+        raise UsageError(
+            f"nobody has reviewed anything: there is no {place}", fix="review parts on the station's pages"
+        )
+    records = RecordReader(store)
+    try:
+        reviews = ReviewStore(place)
+    except BaseException:
+        records.close()
+        raise
+    try:
+        seen: set[str] = set()
+        last = 0
+        while page := reviews.after(last, _PAGE):
+            last = page[-1][0]
+            fresh = [name for name in dict.fromkeys(review.record_id for _, review in page) if name not in seen]
+            seen.update(fresh)
+            for name, review in reviews.latest_by_record(fresh).items():
+                record = records.find(name)
+                if record is None:
+                    gathered.left_out.append(LeftOut(name, "the record store has no such record"))
+                else:
+                    yield record, review
+    finally:
+        reviews.close()
+        records.close()
+
+
+def _take(record: Record, review: Review, evidence: Path, recipes: RecipesOnDisk, gathered: Gathered) -> None:
+    """Add the samples of one record, one for each camera; Unusable when it gives none."""
+    truth = truth_of(record.judgement.verdict, review.disposition)
+    if truth == "marked" and not _rested_on(record):
+        raise Unusable("its verdict rests on no finding that could become a box")
+    judged_by = recipes.of(record)
+    pictures = _pictures(record, evidence)
+    for role in judged_by.recipe.views:
+        try:
+            sample = _sample(record, role, truth, judged_by, pictures)
+        except Unusable as problem:
+            gathered.left_out.append(LeftOut(record.record_id, str(problem), role))
+            continue
+        gathered.samples.append(sample)
+        gathered.rows.append(_origin(record, review, role, sample))
+        gathered.classes |= dict.fromkeys(judged_by.classes)
+        if truth == "escape":
+            gathered.escapes.add(sample.name)
+
+
+def truth_of(verdict: Verdict, disposition: Disposition) -> Truth:
+    """What a disposition makes of a part that got this verdict; Unusable when the two contradict each other."""
+    if verdict == Verdict.ERROR:
+        raise Unusable("its verdict is ERROR: nothing was judged that a person could confirm or overturn")
+    truth = _TRUTH.get((verdict, disposition))
+    if truth is None:
+        raise Unusable(f"the disposition {disposition} contradicts the verdict {verdict.name}: review it again")
+    return truth
+
+
+def _rested_on(record: Record) -> tuple[Detection, ...]:
+    """The findings of the reasons that asked for the record's verdict, each once."""
+    verdict = record.judgement.verdict
+    reasons = (reason for reason in record.judgement.reasons if asked_for(reason) == verdict)
+    return tuple(dict.fromkeys(found for reason in reasons for found in reason.detections))
+
+
+def _pictures(record: Record, evidence: Path) -> dict[str, Path]:
+    """The record's pictures by file name; Unusable when none were kept."""
+    told = record.evidence
+    if not told or told.startswith(SKIPPED):
+        raise Unusable(f"no picture of it was kept{': ' + told if told else ' (see evidence.keep)'}")
+    files = evidence_files(evidence, told)
+    if not files:
+        raise Unusable(f"its pictures {told}_*.png are not in {evidence} any more")
+    return {file.name: file for file in files}
+
+
+def _sample(record: Record, role: str, truth: Truth, judged_by: JudgedBy, pictures: dict[str, Path]) -> Sample:
+    stem = record.evidence.rpartition("/")[2]
+    image = pictures.get(f"{stem}_{file_name(role, 'image')}.png")
+    if image is None:
+        raise Unusable("its picture is not there")
+    try:
+        height, width = read_image(image).shape[:2]
+    except InspectionError as problem:
+        raise Unusable(problem.what) from None
+    labels = tuple(_labels(record, role, (width, height))) if truth == "marked" else ()
+    if truth == "marked" and not labels:
+        raise Unusable("the verdict rests on other cameras: that this picture shows no defect was not reviewed")
+    name = record.record_id if len(judged_by.recipe.views) == 1 else f"{record.record_id}-{role}"
+    return Sample(image, judged_by.golden(role), labels, record.serial.strip() or record.record_id, "", name)
+
+
+def _labels(record: Record, role: str, size: tuple[int, int]) -> Iterator[LabelledBox]:
+    for found in _rested_on(record):
+        if found.camera == role:
+            label = place_label(found.defect_class, found.region.xyxy_px, size)
+            if isinstance(label, str):
+                raise Unusable(f"a finding cannot become a box: {label}")
+            yield label
+
+
+def _origin(record: Record, review: Review, role: str, sample: Sample) -> dict[str, Any]:
+    """What is kept of where a sample came from."""
+    counted = set(_rested_on(record))
+    return {
+        "sample": sample.name,
+        "record_id": record.record_id,
+        "camera": role,
+        "serial": record.serial,
+        "lot": record.trigger.lot,
+        "station_id": record.station_id,
+        "judged_at": record.judged_at.isoformat(),
+        "recipe_id": record.recipe_id,
+        "recipe_sha256": record.recipe_sha256,
+        "model_sha256": record.model_sha256,
+        "verdict": record.judgement.verdict.name,
+        "disposition": review.disposition,
+        "reviewer": review.reviewer,
+        "reviewed_at": review.at.isoformat(),
+        "comment": review.comment,
+        "labels_from": "findings that the reviewer confirmed" if sample.labels else "",
+        "findings": [
+            {
+                "defect_class": found.defect_class,
+                "score": found.score,
+                "box_px": found.region.xyxy_px,
+                "counted": found in counted,
+            }
+            for found in record.detections
+            if found.camera == role
+        ],
+    }

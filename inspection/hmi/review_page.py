@@ -1,0 +1,175 @@
+"""The review station: parts that wait for a person, one key or tap each.
+
+    GET  /review             the page; all that changes on it is done by static/review.js
+    POST /review/parts       {seat, count, known}: parts held by this open page (``seat``), and how many wait
+    POST /review/decisions   {key, record_id, disposition, comment, person, age_ms}: store one decision, once
+    POST /review/reopen      {seat, record_id}: hold a decided part again
+    POST /review/release     (form) seat: the page is being closed
+
+A browser keeps each decision until it was answered 200, and sends it again under the same key.  A decision is stored
+under the name of who made it: when another person has logged in on that browser since, it is refused (403) and stays
+there until the first logs in again.
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from inspection.errors import ReviewConflict, StoreError
+from inspection.hmi.context import Context
+from inspection.hmi.review_parts import CHOICES, PartTeller
+from inspection.log import event
+from inspection.review_queue import ReviewQueue
+from inspection.reviews import MOST_COMMENT
+from inspection.types import Disposition, Review, utc_now
+from inspection.web.access import Role
+from inspection.web.shell import page, render
+from inspection.web.texts import words
+
+SECTION = "review"
+MOST_HELD = 20  # parts that one page may hold
+OLDEST_MS = 30 * 24 * 3600 * 1000.0  # a decision cannot have waited longer in a browser
+
+
+class _Asked(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class AskedParts(_Asked):
+    """Which parts a page wants; those in ``known`` it has already."""
+
+    seat: str = Field(pattern=r"^[A-Za-z0-9-]{8,64}$")
+    count: int = Field(ge=0, le=100)
+    known: list[str] = Field(default=[], max_length=100)
+
+
+class AskedReopen(_Asked):
+    """The part that a page wants to decide anew."""
+
+    seat: str = Field(pattern=r"^[A-Za-z0-9-]{8,64}$")
+    record_id: str = Field(max_length=200)
+
+
+class Decision(_Asked):
+    """What a person decided; ``age_ms`` ago."""
+
+    key: str = Field(max_length=80)
+    record_id: str = Field(max_length=200)
+    disposition: Disposition
+    comment: str = Field(default="", max_length=MOST_COMMENT)
+    person: str = Field(max_length=200)
+    age_ms: float = Field(default=0.0, allow_inf_nan=False)
+
+
+Asked = TypeVar("Asked", bound=_Asked)
+
+
+def routes(context: Context) -> list[Route]:
+    """The addresses of the review station, for reviewers and engineers."""
+    pages = _ReviewPages(context)
+    return [
+        page("/review", pages.show, role=Role.REVIEWER),
+        page("/review/parts", pages.parts, role=Role.REVIEWER, methods=("POST",)),
+        page("/review/decisions", pages.decide, role=Role.REVIEWER, methods=("POST",)),
+        page("/review/reopen", pages.reopen, role=Role.REVIEWER, methods=("POST",)),
+        page("/review/release", pages.release, role=Role.REVIEWER, methods=("POST",)),
+    ]
+
+
+class _ReviewPages:
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    def show(self, request: Request) -> Response:
+        """The page, without a part: its script asks for them."""
+        said = json.dumps(dict(words(request.state.language, SECTION)), ensure_ascii=False)
+        return render(request, "review.html", section=SECTION, said=said, most_comment=MOST_COMMENT)
+
+    async def parts(self, request: Request) -> Response:
+        """Renew what the page holds, fill it up, and tell the parts it does not know yet."""
+        asked = _checked(AskedParts, request.state.json)
+        person = request.state.user.name
+        queue = await run_in_threadpool(self._queue)
+        held = await run_in_threadpool(queue.claim, person, asked.seat, min(asked.count, MOST_HELD))
+        teller, told = PartTeller(self.context, request.state.language), []
+        for record_id in held:
+            if record_id not in asked.known:
+                part = await teller.tell(record_id)
+                if part is None:
+                    await run_in_threadpool(queue.forget, record_id)
+                else:
+                    told.append(part | {"sample": await run_in_threadpool(queue.is_sample, record_id)})
+        counts = await run_in_threadpool(queue.counts, person, asked.seat)
+        return JSONResponse(
+            {
+                "held": list(held), "parts": told, "waiting": counts.waiting, "elsewhere": counts.held,
+                "for_others": counts.for_others, "caught_up": counts.caught_up,
+            }
+        )  # fmt: skip
+
+    def decide(self, request: Request) -> Response:
+        """Store a decision under its key; 422 when it never can be, 503 when it should be sent again."""
+        decision, person = _checked(Decision, request.state.json), request.state.user.name
+        if decision.person != person:
+            raise HTTPException(403, f"this was decided by {decision.person}, who must log in to send it")
+        try:
+            number = self._store(decision)
+        except ReviewConflict as error:
+            return JSONResponse({"what": error.what, "fix": error.fix}, status_code=422)
+        except StoreError as error:
+            return JSONResponse({"what": error.what, "fix": error.fix}, status_code=503)
+        return JSONResponse({"review_id": number})
+
+    def _store(self, decision: Decision) -> int:
+        record = self.context.reader.find(decision.record_id)
+        if record is None:
+            raise ReviewConflict("the record of this part is no longer in the store", fix="nothing can be done")
+        fitting = CHOICES[record.judgement.verdict]
+        if decision.disposition not in fitting:
+            verdict = record.judgement.verdict.name
+            raise ReviewConflict(f"{decision.disposition} says nothing of a part that is {verdict}", fix="decide anew")
+        at = utc_now() - timedelta(milliseconds=min(max(0.0, decision.age_ms), OLDEST_MS))
+        review = Review(decision.record_id, decision.disposition, decision.person, at, decision.comment)
+        number = self.context.reviews.add(review, key=decision.key)
+        event(
+            "review.stored", record_id=review.record_id, disposition=review.disposition, reviewer=review.reviewer,
+            review_id=number,
+        )  # fmt: skip
+        return number
+
+    async def reopen(self, request: Request) -> Response:
+        """Hold a part that this person decided, unless somebody else has it by now."""
+        asked = _checked(AskedReopen, request.state.json)
+        queue = await run_in_threadpool(self._queue)
+        held = await run_in_threadpool(queue.reopen, request.state.user.name, asked.seat, asked.record_id)
+        return JSONResponse({"held": held})
+
+    def release(self, request: Request) -> Response:
+        """Let go of the parts of a page that is closed."""
+        seat = str(request.state.form.get("seat", ""))
+        self._queue().release(request.state.user.name, seat)
+        return Response(status_code=204)
+
+    def _queue(self) -> ReviewQueue:
+        context = self.context
+        return ReviewQueue(context.reviews, context.reader, ok_share=context.config.hmi.review_ok_share)
+
+
+def _checked(form: type[Asked], sent: object) -> Asked:
+    """What a script sent; HTTPException 422 naming what is wrong."""
+    try:
+        return form.model_validate(sent)
+    except ValidationError as error:
+        raise HTTPException(422, "; ".join(_wrong(one) for one in error.errors()[:5])) from error
+
+
+def _wrong(one: Mapping[str, Any]) -> str:
+    return f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}"

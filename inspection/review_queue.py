@@ -1,0 +1,188 @@
+"""Which parts wait for a person, and who has which: no two people ever hold the same part.
+
+NG and REVIEW parts wait, and the OK parts that are drawn at random and left a picture.  ERROR parts do not: nothing was
+judged there, so there is nothing to confirm; they are inspected again.  REVIEW comes before NG before the drawn ones, the
+oldest first; a part that somebody was unsure about comes last, and never to that person again.
+
+A part is held by a lease that its page renews.  It is free again when the page lets go, when it was decided, or when the
+lease ends because the browser is gone.
+"""
+
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from inspection.evidence import SKIPPED, is_sampled
+from inspection.log import event
+from inspection.record_reader import MOST, Heading, RecordReader
+from inspection.reviews import ReviewStore
+from inspection.types import Verdict
+
+LEASE_S = 120.0
+SLACK_S = 10.0  # by which the clock may be set back without a lease being lost
+LOOK_S = 0.2  # how long a request may look through new records; a long backlog is taken over in several
+_RANK = {Verdict.REVIEW: 0, Verdict.NG: 1, Verdict.OK: 2}
+_OPEN = """FROM waiting WHERE done = 0
+           AND NOT EXISTS (SELECT 1 FROM claims WHERE claims.record_id = waiting.record_id)
+           AND (unsure = 0 OR NOT EXISTS
+                (SELECT 1 FROM reviews WHERE reviews.record_id = waiting.record_id AND reviewer = :person))"""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many parts wait.  ``held`` of them are on other screens, ``for_others`` were unsure to this person."""
+
+    waiting: int
+    held: int
+    for_others: int
+    caught_up: bool  # false while older records are still being looked through
+
+
+class ReviewQueue:
+    """The queue of one record store; any number of threads and programs may have one on it.
+
+    ``ok_share`` (0..1) of the OK parts is drawn, the same ones as the station keeps pictures of.  Raises StoreError.
+    """
+
+    def __init__(
+        self, reviews: ReviewStore, reader: RecordReader, *, ok_share: float, now: Callable[[], float] = time.time
+    ) -> None:
+        self.reviews = reviews
+        self.reader = reader
+        self._ok_share = ok_share
+        self._now = now  # a lease outlives the program and is read by others, so it goes by the wall clock
+        self._caught_up = False
+
+    def look(self, budget_s: float = LOOK_S) -> bool:
+        """Take over what was recorded since the last look; false when time was up before the newest record."""
+        until_s = time.monotonic() + budget_s
+        row = self._seen()
+        while headings := self.reader.headings(row, MOST):
+            self._take_over(row, headings)
+            row = self._seen()
+            if len(headings) < MOST:
+                break
+            if time.monotonic() > until_s:
+                self._caught_up = False
+                return False
+        self._caught_up = True
+        return True
+
+    def claim(self, person: str, seat: str, count: int = 1) -> tuple[str, ...]:
+        """Record ids held by the person's ``seat`` (one open page): those it has, renewed, filled up to ``count``."""
+        self.look()
+        with self.reviews.transaction() as database:
+            now = _drop_ended(database, self._now)
+            names = {"person": person, "seat": seat, "until": now + LEASE_S}
+            database.execute("UPDATE claims SET until = :until WHERE person = :person AND seat = :seat", names)
+            rows = database.execute(
+                """SELECT record_id FROM claims JOIN waiting USING (record_id)
+                   WHERE person = :person AND seat = :seat AND done = 0 ORDER BY unsure, rank, row""",
+                names,
+            ).fetchall()
+            if len(rows) < count:
+                names["missing"] = count - len(rows)
+                free = database.execute(
+                    f"SELECT record_id {_OPEN} ORDER BY unsure, rank, row LIMIT :missing", names
+                ).fetchall()
+                for (record_id,) in free:
+                    _hold(database, record_id, person, seat, now + LEASE_S)
+                rows += free
+        return tuple(record_id for (record_id,) in rows)
+
+    def reopen(self, person: str, seat: str, record_id: str) -> bool:
+        """Hold a part that was decided, to decide it anew; false while somebody else holds it."""
+        with self.reviews.transaction() as database:
+            now = _drop_ended(database, self._now)
+            held = database.execute("SELECT person FROM claims WHERE record_id = ?", (record_id,)).fetchone()
+            if held is not None and held[0] != person:
+                return False
+            _hold(database, record_id, person, seat, now + LEASE_S)
+        return True
+
+    def release(self, person: str, seat: str) -> None:
+        """Let go of everything that the seat holds."""
+        with self.reviews.transaction() as database:
+            database.execute("DELETE FROM claims WHERE person = ? AND seat = ?", (person, seat))
+
+    def counts(self, person: str, seat: str = "") -> Counts:
+        """How many parts wait, for everybody and for this person's seat."""
+        now = self._now()
+        waiting, for_others = self.reviews.rows(
+            """SELECT count(*), coalesce(sum(unsure > 0 AND EXISTS (SELECT 1 FROM reviews
+                      WHERE reviews.record_id = waiting.record_id AND reviewer = ?)), 0)
+               FROM waiting WHERE done = 0""",
+            (person,),
+        )[0]
+        held = self.reviews.rows(
+            """SELECT count(*) FROM claims JOIN waiting USING (record_id)
+               WHERE done = 0 AND (person <> ? OR seat <> ?) AND until > ? AND until <= ?""",
+            (person, seat, now, now + LEASE_S + SLACK_S),
+        )[0][0]
+        return Counts(int(waiting), int(held), int(for_others), self._caught_up)
+
+    def is_sample(self, record_id: str) -> bool:
+        """Whether a part waits because it was drawn among the OK ones."""
+        return bool(self.reviews.rows("SELECT 1 FROM waiting WHERE record_id = ? AND rank = 2", (record_id,)))
+
+    def forget(self, record_id: str) -> None:
+        """Take a part out of the queue whose record is no longer in the store."""
+        event("review.record_gone", level=logging.WARNING, record_id=record_id)
+        with self.reviews.transaction() as database:
+            database.execute("UPDATE waiting SET done = 1 WHERE record_id = ?", (record_id,))
+            database.execute("DELETE FROM claims WHERE record_id = ?", (record_id,))
+
+    def _seen(self) -> int:
+        """The last row that was looked at; 0 when the store is another one than then."""
+        rows = self.reviews.rows("SELECT row, record_id FROM seen")
+        if not rows:
+            return 0
+        row, record_id = int(rows[0][0]), rows[0][1]
+        there = self.reader.headings(row - 1, 1)
+        return row if there and there[0].record_id == record_id else 0
+
+    def _take_over(self, start: int, headings: Sequence[Heading]) -> None:
+        wanted = [heading for heading in headings if heading.verdict in (Verdict.NG, Verdict.REVIEW)]
+        wanted += self._drawn(headings)
+        last = headings[-1]
+        with self.reviews.transaction() as database:
+            seen = database.execute("SELECT row FROM seen").fetchone()
+            if start and (seen is None or int(seen[0]) != start):
+                return  # another program was faster
+            for heading in wanted:
+                database.execute(
+                    "INSERT OR IGNORE INTO waiting (record_id, row, rank) VALUES (?, ?, ?)",
+                    (heading.record_id, heading.rowid, _RANK[heading.verdict]),
+                )
+                self.reviews.settle(database, heading.record_id)
+            database.execute("INSERT OR REPLACE INTO seen VALUES (1, ?, ?)", (last.rowid, last.record_id))
+
+    def _drawn(self, headings: Sequence[Heading]) -> list[Heading]:
+        """The OK parts that were drawn and have a picture to look at."""
+        drawn = [one for one in headings if one.verdict == Verdict.OK and is_sampled(one.record_id, self._ok_share)]
+        pictured = [one for one in drawn if self._has_picture(one.record_id)]
+        if len(pictured) < len(drawn):
+            event(
+                "review.no_picture", level=logging.WARNING, drawn=len(drawn), without_picture=len(drawn) - len(pictured)
+            )
+        return pictured
+
+    def _has_picture(self, record_id: str) -> bool:
+        record = self.reader.find(record_id)
+        return record is not None and record.evidence != "" and not record.evidence.startswith(SKIPPED)
+
+
+def _hold(database: sqlite3.Connection, record_id: str, person: str, seat: str, until: float) -> None:
+    database.execute("INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?)", (record_id, person, seat, until))
+
+
+def _drop_ended(database: sqlite3.Connection, clock: Callable[[], float]) -> float:
+    """Free what a browser that is gone held; a lease longer than any is left from before the clock was set back.
+
+    Gives the time, which is read within the transaction: before it, a wait for another program would make it stale.
+    """
+    now = clock()
+    database.execute("DELETE FROM claims WHERE until <= ? OR until > ?", (now, now + LEASE_S + SLACK_S))
+    return now

@@ -1,0 +1,173 @@
+"""One SQLite file that survives a power cut: its schema in steps, its transactions, and its errors in words.
+
+The record store, the reviews and whatever else is kept beside them share this, so that each says in the same way that
+the disk is full, the file damaged, or written by a newer program.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inspection.errors import StoreError
+
+Value = str | int | float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a file is called in messages, and what to do when the disk is full or a text cannot be kept."""
+
+    name: str
+    no_space: str
+    bad_text: str
+    refused: str = "use the lineside version that wrote it"
+
+
+_FIXES = {
+    "SQLITE_READONLY": (
+        "is read-only",
+        "give the user that lineside runs as write permission on the file and its folder",
+    ),
+    "SQLITE_PERM": (
+        "may not be written",
+        "give the user that lineside runs as write permission on the file and its folder",
+    ),
+    "SQLITE_BUSY": (
+        "is locked by another program",
+        "close the program that has it open; copy the file to look into it",
+    ),
+    "SQLITE_CANTOPEN": (
+        "cannot be opened",
+        "create the folder and give the user that lineside runs as write permission on it",
+    ),
+    "SQLITE_CORRUPT": ("is damaged", "put the file aside and restore the last backup; lineside then goes on there"),
+    "SQLITE_IOERR": ("cannot be read or written", "check the disk and its cables, and that it is not full"),
+}
+
+
+@contextmanager
+def named(path: Path, kind: Kind) -> Iterator[None]:
+    """Translate what SQLite raises into StoreError."""
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        raise StoreError(
+            f"the {kind.name} {path} cannot keep {error.object!r}: it is no valid text", fix=kind.bad_text
+        ) from error
+    except (sqlite3.Error, OverflowError) as error:
+        how, fix = _in_words(getattr(error, "sqlite_errorname", ""), kind)
+        raise StoreError(f"the {kind.name} {path} {how} ({error})", fix=fix) from error
+
+
+def _in_words(code: str, kind: Kind) -> tuple[str, str]:
+    family = "_".join(code.split("_")[:2])
+    own = {
+        "SQLITE_FULL": ("is full", kind.no_space),
+        "SQLITE_NOTADB": (f"is not a {kind.name}", "name another file; this one was left as it is"),
+        "SQLITE_CONSTRAINT": ("refused a row", kind.refused),
+    }
+    otherwise = ("cannot be used", "close other programs that use the file, then try again")
+    return own.get(family) or _FIXES.get(family, otherwise)
+
+
+def check_version(version: int, newest: int, path: Path, kind: Kind) -> None:
+    """StoreError when the schema ``version`` of the file is newer than what this program knows."""
+    if version > newest:
+        raise StoreError(
+            f"the {kind.name} {path} has schema {version}; this program knows up to {newest}",
+            fix="use the newer lineside that wrote it, or name another file",
+        )
+
+
+class SqliteFile:
+    """The file ``path``, made when missing, brought to the newest of ``migrations``; its folder must exist.
+
+    Any number of threads and programs may use the file at once: the threads of one SqliteFile take turns, programs wait
+    up to ``busy_s`` for each other.  Every method raises StoreError when the file cannot be read or written; writes are
+    on the disk when they return.  ``mark`` (SQLite's application_id) tells files of ours apart from each other; 0 = none.
+    """
+
+    def __init__(self, path: Path, migrations: Sequence[str], kind: Kind, *, busy_s: float, mark: int = 0) -> None:
+        self.path = path
+        self.kind = kind
+        self._migrations = migrations
+        self._mark = mark
+        self._lock = threading.RLock()
+        if not path.parent.is_dir():
+            raise StoreError(f"there is no folder {path.parent} for the {kind.name}", fix="create the folder")
+        with named(path, kind):
+            self._connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
+        try:
+            self._prepare()
+        except StoreError:
+            self._connection.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        with self._lock, named(self.path, self.kind):
+            self._connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All writes within it reach the disk together, or none does."""
+        with self._lock, named(self.path, self.kind):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                # A full disk makes SQLite roll back by itself.
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def rows(self, sql: str, values: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a query; the reading is over when they are returned."""
+        with self._lock, named(self.path, self.kind):
+            return self._connection.execute(sql, values).fetchall()
+
+    def _prepare(self) -> None:
+        with named(self.path, self.kind):
+            version = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+            mark = int(self._connection.execute("PRAGMA application_id").fetchone()[0])
+            empty = not self.rows("SELECT name FROM sqlite_schema LIMIT 1")
+            if not empty and (version == 0 or mark != self._mark):
+                raise StoreError(
+                    f"{self.path} is an SQLite file, but not a {self.kind.name}",
+                    fix="name another file; this one was left as it is",
+                )
+            check_version(version, len(self._migrations), self.path, self.kind)
+            mode = self._connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+            if mode != "wal":
+                raise StoreError(
+                    f"{self.path} lies on a disk without write-ahead logging (journal mode {mode})",
+                    fix=f"put the {self.kind.name} on a local disk, not on a network share",
+                )
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.execute("PRAGMA foreign_keys = ON")
+        for step in range(version, len(self._migrations)):
+            self._migrate(step)
+
+    def _migrate(self, step: int) -> None:
+        """Apply one migration and its bookkeeping together; nothing when another program was faster."""
+        with self.transaction() as database:
+            if int(database.execute("PRAGMA user_version").fetchone()[0]) == step:
+                for statement in _statements(self._migrations[step]):
+                    database.execute(statement)
+                database.execute(f"PRAGMA user_version = {step + 1}")
+                database.execute(f"PRAGMA application_id = {self._mark}")
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script, one by one: ``executescript`` would end the transaction."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

@@ -1,0 +1,273 @@
+"""Reviewed records of a real station become a dataset, and nothing else does."""
+
+import json
+import shutil
+import subprocess
+import sys
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datasets.from_records import Gathered, from_records, truth_of
+from datasets.manifest import Dataset, load_dataset, open_dataset
+from datasets.recipe_goldens import Unusable
+from datasets.relabel.labels import open_labels
+from datasets.sample import LabelledBox
+from inspection.cli import main
+from inspection.config import load_station
+from inspection.errors import UsageError
+from inspection.evidence import evidence_files
+from inspection.images import read_image, write_png
+from inspection.recipe import LOCK, lock_sha256, seal
+from inspection.record_reader import RecordReader
+from inspection.reviews import ReviewStore, reviews_path
+from inspection.types import Disposition, Record, Review, Verdict, utc_now
+
+SERIALS = ("ok1", "ok2", "ok3", "ng1", "ng2", "ng3")
+
+
+def two_views(text: str) -> str:
+    head, view = text.split("[views.top]", 1)
+    return f"{head}[views.top]{view}\n[views.side]{view.replace('views.top', 'views.side')}"
+
+
+def run_station(folder: Path, demo_recipe: Path, *, two_cameras: bool = False) -> None:
+    """A whole station in a process of its own judges three good and three defective boards of lot L7."""
+    recipe = folder / "recipes" / "demo-pcb"
+    shutil.copytree(demo_recipe, recipe, ignore=shutil.ignore_patterns("selftest", LOCK))
+    toml = recipe / "recipe.toml"
+    text = toml.read_text(encoding="utf-8")
+    toml.write_text("deadline_ms = 30000\n" + (two_views(text) if two_cameras else text), encoding="utf-8")
+    seal(recipe)
+    frames = {kind: read_image(demo_recipe / "selftest" / name) for kind, name in
+              (("ok", "good.png"), ("ng", "two-defects.png"))}  # fmt: skip
+    for role in ("top", "side"):
+        (folder / role).mkdir()
+        for serial in SERIALS:
+            write_png(folder / role / f"{serial}.png", frames["ok" if role == "side" else serial[:2]])
+    cameras = "".join(
+        f'[cameras.{role}]\nkind = "folder"\nfolder = "{role}"\n' for role in ("top", "side")[: 1 + two_cameras]
+    )
+    (folder / "station.toml").write_text(
+        'station_id = "s1"\nrecipe = "recipes/demo-pcb"\nstore = "records.sqlite"\nthreads = 1\n'
+        f'[evidence]\nfolder = "evidence"\nkeep = "all"\nmin_free_mb = 0\n{cameras}'
+        f'[controller]\nkind = "simulated"\nserials = {json.dumps(SERIALS)}\nlot = "L7"\n',
+        encoding="utf-8",
+    )
+    command = [sys.executable, "-m", "inspection", "run", str(folder / "station.toml")]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory, demo_recipe: Path) -> Path:
+    folder = tmp_path_factory.mktemp("judged")
+    run_station(folder, demo_recipe)
+    return folder
+
+
+@pytest.fixture
+def line(judged: Path, tmp_path: Path) -> Path:
+    """A station's folder after six boards; a copy of its own for each test."""
+    return Path(shutil.copytree(judged, tmp_path / "line"))
+
+
+def records(folder: Path) -> dict[str, Record]:
+    with closing(RecordReader(folder / "records.sqlite")) as reader:
+        return {record.serial: record for _, record in reader.newest(100)}
+
+
+def review(folder: Path, **dispositions: Disposition) -> None:
+    known = records(folder)
+    with closing(ReviewStore(reviews_path(folder / "records.sqlite"))) as reviews:
+        for serial, disposition in dispositions.items():
+            given = Review(known[serial].record_id, disposition, "rita", utc_now(), "<b>seen</b>")
+            reviews.add(given, key=f"key-{serial}-{disposition}")
+
+
+def gather(folder: Path, out: str = "data", **options: Any) -> tuple[Dataset, Gathered]:
+    return from_records(load_station(folder / "station.toml"), folder / out, **options)
+
+
+def rows(folder: Path, name: str = "records.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "data" / name).read_text(encoding="utf-8").splitlines()]
+
+
+def test_what_reviews_make_of_records(line: Path, demo_recipe: Path) -> None:
+    """Confirmed findings become boxes, false calls and confirmed OKs good parts, escapes wait to be drawn; the rest stays out."""
+    review(line, ok1="confirmed", ok2="escape", ng1="confirmed", ng2="false_call", ng3="unsure")
+    dataset, gathered = gather(line)
+    known = records(line)
+    samples = {sample.group: sample for sample in dataset.samples}
+    assert set(samples) == {"ok1", "ok2", "ng1", "ng2"}
+    counted = {found for reason in known["ng1"].judgement.reasons for found in reason.detections}
+    assert {label.defect_class for label in samples["ng1"].labels} == {"pin-hole", "spur"}
+    assert {label.box_px for label in samples["ng1"].labels} == {found.region.xyxy_px for found in counted}
+    assert [samples[name].labels for name in ("ok1", "ok2", "ng2")] == [(), (), ()]
+    assert dataset.to_draw == (known["ok2"].record_id,)
+    assert {sample.group for sample in open_dataset(line / "data").samples} == {"ok1", "ng1", "ng2"}
+    assert (gathered.unsure, gathered.left_out) == (1, [])
+    for sample in dataset.samples:
+        assert sample.golden is not None
+        assert np.array_equal(read_image(sample.golden), read_image(demo_recipe / "golden.png"))
+    assert np.array_equal(read_image(samples["ng1"].image), read_image(demo_recipe / "selftest" / "two-defects.png"))
+    assert load_dataset(line / "data") == dataset
+
+
+def test_each_sample_tells_where_it_came_from(line: Path) -> None:
+    """records.jsonl names record, recipe, verdict, disposition, reviewer, lot, and which findings were confirmed."""
+    review(line, ng1="confirmed")
+    gather(line)
+    (row,) = rows(line)
+    record = records(line)["ng1"]
+    assert row["record_id"] == row["sample"] == record.record_id
+    assert (row["serial"], row["lot"], row["camera"]) == ("ng1", "L7", "top")
+    assert row["recipe_sha256"] == record.recipe_sha256 == lock_sha256(line / "recipes" / "demo-pcb")
+    assert (row["verdict"], row["disposition"], row["reviewer"]) == ("NG", "confirmed", "rita")
+    assert row["comment"] == "<b>seen</b>"
+    assert row["labels_from"] == "findings that the reviewer confirmed"
+    assert {found["defect_class"] for found in row["findings"] if found["counted"]} == {"pin-hole", "spur"}
+
+
+def test_an_escape_is_drawn_and_then_learnt_from(line: Path) -> None:
+    """Drawing a box on an escape takes it off the list, and training sees it from then on."""
+    review(line, ok1="confirmed", ok2="escape")
+    dataset, _ = gather(line)
+    (name,) = dataset.to_draw
+    with open_labels(line / "data") as labels:
+        spur = LabelledBox("spur", (10, 10, 30, 30))
+        labels.save(name, [spur], image_class="", who="eve", why="", base_version=labels.revision(name))
+    assert len(open_dataset(line / "data").samples) == 2
+
+
+def test_what_was_drawn_before_is_kept(line: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Made anew after more reviews, the dataset keeps boxes and classes that people drew, where the review still says so."""
+    review(line, ok1="confirmed", ok2="escape", ok3="escape", ng1="confirmed")
+    dataset, _ = gather(line)
+    named = {sample.group: sample.name for sample in dataset.samples}
+    with open_labels(line / "data") as labels:
+        labels.add_class("hair", who="eve", why="")
+        for serial in ("ok2", "ok3", "ng1"):
+            labels.save(
+                named[serial], [LabelledBox("hair", (10, 10, 30, 30))], image_class="", who="eve", why="",
+                base_version=labels.revision(named[serial]),
+            )  # fmt: skip
+    review(line, ok3="confirmed", ng2="false_call")
+    command = ["data", "from-records", str(line / "station.toml"), "-o", str(line / "later")]
+    assert main([*command, "--labels-from", str(line / "data")]) == 0
+    out = capsys.readouterr().out
+    assert "2 keep the labels that were drawn before" in out
+    assert "1 were drawn before and reviewed otherwise since" in out
+    later = load_dataset(line / "later")
+    found = {sample.group: [label.defect_class for label in sample.labels] for sample in later.samples}
+    assert found == {"ok1": [], "ok2": ["hair"], "ok3": [], "ng1": ["hair"], "ng2": []}
+    assert later.to_draw == ()
+    assert later.classes[-1] == "hair"
+    (line / "data" / "records.jsonl").unlink()
+    assert main([*command[:-1], str(line / "more"), "--labels-from", str(line / "data")]) == 2
+
+
+def test_the_last_decision_counts(line: Path) -> None:
+    """A person who thinks again is taken at the later word; unsure takes a decision back."""
+    review(line, ng1="confirmed", ng2="confirmed")
+    review(line, ng1="false_call")
+    review(line, ng2="unsure")
+    dataset, gathered = gather(line)
+    assert [(sample.group, sample.labels) for sample in dataset.samples] == [("ng1", ())]
+    assert gathered.unsure == 1
+
+
+def test_what_cannot_be_used_is_named_and_counted(line: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Missing pictures, contradictions and unknown records are listed with why, on the page and in the folder."""
+    known = records(line)
+    review(line, ok1="confirmed", ok2="false_call", ok3="confirmed", ng1="escape", ng2="confirmed")
+    for serial in ("ok3", "ng2"):
+        for file in evidence_files(line / "evidence", known[serial].evidence):
+            file.unlink()
+    with closing(ReviewStore(reviews_path(line / "records.sqlite"))) as reviews:
+        reviews.add(Review("f" * 32, "confirmed", "rita", utc_now()), key="key-of-nothing")
+    assert main(["data", "from-records", str(line / "station.toml"), "-o", str(line / "data")]) == 0
+    out = capsys.readouterr().out
+    assert "1 samples" in out
+    assert "5 left out" in out
+    reasons = {row["record_id"]: row["why"] for row in rows(line, "left_out.jsonl")}
+    assert "false_call contradicts the verdict OK" in reasons[known["ok2"].record_id]
+    assert "escape contradicts the verdict NG" in reasons[known["ng1"].record_id]
+    assert "are not in" in reasons[known["ok3"].record_id]
+    assert "are not in" in reasons[known["ng2"].record_id]
+    assert "no such record" in reasons["f" * 32]
+
+
+def test_the_golden_is_that_of_the_version_that_judged(line: Path) -> None:
+    """After the recipe was replaced, old records still come with the old golden; without that version they stay out."""
+    recipe = line / "recipes" / "demo-pcb"
+    old, sha256 = read_image(recipe / "golden.png"), lock_sha256(recipe)
+    kept = recipe.parent / ".versions" / "demo-pcb" / sha256[:16]
+    shutil.copytree(recipe, kept)
+    write_png(recipe / "golden.png", np.ascontiguousarray(old[::-1]))
+    seal(recipe)
+    review(line, ok1="confirmed")
+    dataset, _ = gather(line)
+    assert dataset.samples[0].golden is not None
+    assert np.array_equal(read_image(dataset.samples[0].golden), old)
+    write_png(kept / "golden.png", np.ascontiguousarray(old[:, ::-1]))
+    with pytest.raises(UsageError, match="not the one that was sealed"):
+        gather(line, "data2")
+    shutil.rmtree(kept)
+    with pytest.raises(UsageError, match="is not here any more"):
+        gather(line, "data3")
+
+
+def test_only_what_was_asked_for(line: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Records of another lot or judged before --since do not enter."""
+    review(line, ok1="confirmed", ng1="confirmed")
+    judged_at = records(line)["ng1"].judged_at
+    dataset, _ = gather(line, since=judged_at, lot="L7")
+    assert [sample.group for sample in dataset.samples] == ["ng1"]
+    with pytest.raises(UsageError, match="no reviewed record"):
+        gather(line, "data2", since=judged_at + timedelta(seconds=60))
+    config = str(line / "station.toml")
+    assert main(["data", "from-records", config, "-o", str(line / "x"), "--lot", "other"]) == 2
+    with pytest.raises(SystemExit):
+        main(["data", "from-records", config, "-o", str(line / "x"), "--since", "yesterday"])
+    assert "--since" in capsys.readouterr().err
+    assert main(["data", "from-records", config, "-o", str(line / "x"), "--since", "2020-01-01"]) == 0
+
+
+def test_without_reviews_nothing_is_made(line: Path) -> None:
+    """A store that nobody reviewed gives a message, no dataset, and no empty review file."""
+    with pytest.raises(UsageError, match="nobody has reviewed anything"):
+        gather(line)
+    assert not reviews_path(line / "records.sqlite").exists()
+    assert not (line / "data").exists()
+
+
+def test_a_station_with_two_cameras(tmp_path: Path, demo_recipe: Path) -> None:
+    """Each camera gives a sample of its own in one group; a picture that no confirmed finding is on was not reviewed."""
+    run_station(tmp_path, demo_recipe, two_cameras=True)
+    review(tmp_path, ok1="confirmed", ng1="confirmed", ng2="false_call")
+    dataset, gathered = gather(tmp_path)
+    found = {(sample.group, sample.name[33:]): len(sample.labels) for sample in dataset.samples}
+    assert found == {
+        ("ok1", "top"): 0, ("ok1", "side"): 0, ("ng1", "top"): 2, ("ng2", "top"): 0, ("ng2", "side"): 0,
+    }  # fmt: skip
+    assert [(one.camera, one.record_id) for one in gathered.left_out] == [("side", records(tmp_path)["ng1"].record_id)]
+    assert {row["camera"] for row in rows(tmp_path)} == {"top", "side"}
+
+
+@given(st.sampled_from(list(Verdict)), st.sampled_from(["confirmed", "false_call", "escape", "unsure"]))
+def test_no_machine_verdict_becomes_truth_by_itself(verdict: Verdict, disposition: Disposition) -> None:
+    """Only a disposition that fits the verdict makes a truth: good needs a person's OK, marked a person's NG."""
+    try:
+        truth = truth_of(verdict, disposition)
+    except Unusable:
+        fits = {Verdict.OK: {"confirmed", "escape"}, Verdict.ERROR: set()}
+        assert disposition not in fits.get(verdict, {"confirmed", "false_call"})
+        return
+    good = {(Verdict.OK, "confirmed"), (Verdict.NG, "false_call"), (Verdict.REVIEW, "false_call")}
+    assert (truth == "good") == ((verdict, disposition) in good)

@@ -1,0 +1,200 @@
+"""Which samples a retraining learns from, chooses limits on, and is judged by; and that none is on two sides.
+
+The holdout is frozen by whoever made it: a dataset of its own, or the samples marked test.  Only where nothing is marked
+are groups drawn, and that is said.  Earlier escapes are a regression set beside it.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets.manifest import Dataset, open_dataset
+from datasets.sample import Sample
+from datasets.split import choose_holdout
+from inspection.errors import UsageError
+from training.run import replace_samples
+
+HELD_OUT, CALIBRATED_ON = 0.3, 0.2  # shares that are drawn where nothing is marked
+FEWEST_TO_DRAW = 5  # groups to learn from below which none is taken away for choosing limits
+_NAMED = 8
+Samples = list[Sample]
+
+
+@dataclass(frozen=True, slots=True)
+class Escape:
+    """An earlier escape: a defective part that was passed once; ``learnt`` when it is among the samples learnt from."""
+
+    sample: Sample
+    digest: str
+    learnt: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """``taught``, ``calibration`` (None: there are too few samples for one) and ``holdout`` share no group and no picture.
+
+    ``notes``: how they were divided, in sentences.
+    """
+
+    taught: Dataset
+    calibration: Dataset | None
+    holdout: Dataset
+    escapes: tuple[Escape, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What may be learnt from: the dataset without escapes that nobody has drawn, and which samples are escapes."""
+
+    dataset: Dataset
+    escapes: frozenset[str]
+    seed: int
+
+    def marked(self, *splits: str) -> Samples:
+        """The samples with one of these splits."""
+        return [sample for sample in self.dataset.samples if sample.split in splits]
+
+    def only(self, samples: Sequence[Sample]) -> Dataset:
+        """The dataset with these samples alone."""
+        return replace_samples(self.dataset, samples)
+
+
+def divide(path: Path, *, holdout: Path | None, escapes: Path | None, known: Iterable[str], seed: int) -> Sides:
+    """The sides of a retraining with the dataset at ``path``.
+
+    ``known``: first 12 digits of the SHA-256 of each picture that the model learnt from before.  UsageError naming the
+    samples when a side shares a group or a picture with the holdout, or when a side that is needed is empty.
+    """
+    dataset = open_dataset(path, whole=True)
+    listed, undrawn = dataset.escapes, set(dataset.to_draw)
+    usable = replace_samples(dataset, [sample for sample in dataset.samples if sample.name not in undrawn])
+    source, notes = _Source(usable, listed, seed), []
+    learnable = source.marked("train", "")
+    if holdout is not None:
+        judged, beside, note = _given(source, open_dataset(holdout))
+    else:
+        judged, beside, learnable, note = _from_within(source, learnable)
+    notes.append(note)
+    calibration, learnable, note = _calibration_side(source, learnable, beside)
+    notes.append(note)
+    if undrawn:
+        notes.append(
+            f"Nobody has drawn the defects of {len(undrawn)} escapes yet ({named(sorted(undrawn))}): they were not learnt "
+            "from, and are in the regression set."
+        )
+    if not learnable:
+        raise UsageError(
+            f"no sample of {dataset.name} is left to learn from",
+            fix="mark samples as train with `lineside data split`, and draw the defects of the escapes",
+        )
+    taught = source.only(learnable)
+    refuse_leaks(taught, calibration, judged, set(known))
+    return Sides(taught, calibration, judged, _escapes(dataset, listed, escapes, taught), tuple(notes))
+
+
+def _given(source: _Source, holdout: Dataset) -> tuple[Dataset, Dataset | None, str]:
+    """The holdout is a dataset of its own; what is marked val there, or else in the other dataset, is for the limits."""
+    judged = [sample for sample in holdout.samples if sample.split != "val"]
+    beside = [sample for sample in holdout.samples if sample.split == "val"]
+    if not judged:
+        raise UsageError(f"every sample of {holdout.name} is marked val", fix="give a holdout with samples to judge by")
+    aside = len(source.marked("test"))
+    note = f"The holdout is the dataset {holdout.name}" + (" without its samples marked val." if beside else ".")
+    note += f" {aside} samples of {source.dataset.name} marked test were left aside." if aside else ""
+    if beside:
+        return replace_samples(holdout, judged), replace_samples(holdout, beside), note
+    val = source.marked("val")
+    return holdout, source.only(val) if val else None, note
+
+
+def _from_within(source: _Source, learnable: Samples) -> tuple[Dataset, Dataset | None, Samples, str]:
+    """The holdout is what is marked test; where nothing is, what is marked val; where nothing at all is, drawn groups."""
+    name, test, val = source.dataset.name, source.marked("test"), source.marked("val")
+    if test or val:
+        note = f"The holdout is the {len(test or val)} samples of {name} marked {'test' if test else 'val'}."
+        return source.only(test or val), source.only(val) if test and val else None, learnable, note
+    drawn = _drawn(source, learnable, HELD_OUT, source.seed)
+    judged = [sample for sample in learnable if sample.group in drawn]
+    note = (
+        f"Nothing in {name} is marked as holdout: {len(drawn)} of its groups were drawn (seed {source.seed}), none with an "
+        "earlier escape. Freeze one with `lineside data split`, so that the next version is compared on the same parts."
+    )
+    return source.only(judged), None, [sample for sample in learnable if sample.group not in drawn], note
+
+
+def _calibration_side(
+    source: _Source, learnable: Samples, marked: Dataset | None
+) -> tuple[Dataset | None, Samples, str]:
+    """The samples to choose limits on: those marked for it, or drawn groups, or none where there are too few."""
+    if marked is not None:
+        note = f"Limits were chosen on the {len(marked.samples)} samples of {marked.name} marked val."
+        return marked, learnable, note
+    if len(_free(source, learnable)) < FEWEST_TO_DRAW:
+        return None, learnable, "There are too few groups to take any away for choosing limits."
+    drawn = _drawn(source, learnable, CALIBRATED_ON, source.seed + 1)
+    side = [sample for sample in learnable if sample.group in drawn]
+    note = (
+        f"Limits were chosen on {len(side)} samples in {len(drawn)} groups of {source.dataset.name}, drawn for it (seed "
+        f"{source.seed + 1}) and not learnt from."
+    )
+    return source.only(side), [sample for sample in learnable if sample.group not in drawn], note
+
+
+def _free(source: _Source, learnable: Samples) -> set[str]:
+    """Groups that may be drawn: those without an earlier escape, which is there to be learnt."""
+    bound = {sample.group for sample in learnable if sample.name in source.escapes}
+    return {sample.group for sample in learnable} - bound
+
+
+def _drawn(source: _Source, learnable: Samples, fraction: float, seed: int) -> frozenset[str]:
+    free = _free(source, learnable)
+    if len(free) < 2:
+        raise UsageError(
+            f"{source.dataset.name} has too few groups to hold any out: champion and challenger could not be compared",
+            fix="give --holdout DATASET, or add parts of other groups (serials, lots) and mark them with `lineside data split`",
+        )
+    return frozenset(choose_holdout(source.only([s for s in learnable if s.group in free]), fraction, seed=seed))
+
+
+def refuse_leaks(taught: Dataset, calibration: Dataset | None, holdout: Dataset, known: set[str]) -> None:
+    """UsageError naming the samples of the holdout that share a group or a picture with another side, or that the model
+    learnt from before; and those for the limits that share one with what is learnt from."""
+    _refuse_shared(holdout, taught, "learnt from")
+    if calibration is not None:
+        _refuse_shared(holdout, calibration, "used to choose limits")
+        _refuse_shared(calibration, taught, "learnt from")
+    _refuse(
+        holdout, lambda _, digest: digest[:12] in known, "are pictures that the recipe's model was trained on before"
+    )
+
+
+def _refuse_shared(side: Dataset, other: Dataset, use: str) -> None:
+    groups, pictures = {sample.group for sample in other.samples}, {digest.image for digest in other.digests}
+    _refuse(side, lambda _, digest: digest in pictures, f"are the same pictures as samples that are {use}")
+    _refuse(side, lambda sample, _: sample.group in groups, f"share a group with samples that are {use}")
+
+
+def _refuse(side: Dataset, shared: Callable[[Sample, str], bool], how: str) -> None:
+    names = [s.name for s, digest in zip(side.samples, side.digests, strict=True) if shared(s, digest.image)]
+    if names:
+        raise UsageError(
+            f"{len(names)} samples of {side.name}, which must stay unseen, {how}: {named(names)}",
+            fix="divide by group with `lineside data split`, or take these samples out: what was learnt from proves nothing",
+        )
+
+
+def named(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+
+
+def _escapes(dataset: Dataset, listed: frozenset[str], path: Path | None, taught: Dataset) -> tuple[Escape, ...]:
+    """Every earlier escape once, whichever dataset names it."""
+    rows = [(s, d.image) for s, d in zip(dataset.samples, dataset.digests, strict=True) if s.name in listed]
+    if path is not None:
+        more = open_dataset(path, whole=True)
+        rows += [(s, d.image) for s, d in zip(more.samples, more.digests, strict=True)]
+    learnt = {digest.image for digest in taught.digests}
+    once = {digest: sample for sample, digest in reversed(rows)}  # the dataset's own comes before that of --escapes
+    return tuple(Escape(sample, digest, digest in learnt) for digest, sample in reversed(once.items()))
