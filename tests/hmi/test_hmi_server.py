@@ -299,7 +299,9 @@ def test_new_person_begins(site: Site, browser: Browser) -> None:
     other.get_by_label("再次输入新密码").fill(OWN)
     other.keyboard.press("Enter")
     other.wait_for_url(
-        lambda url: not url.endswith(("/password", "/login")) or not any(one.must_change for one in site.context.accounts.all())
+        lambda url: (
+            not url.endswith(("/password", "/login")) or not any(one.must_change for one in site.context.accounts.all())
+        )
     )
     assert not any(one.must_change for one in site.context.accounts.all())
 
