@@ -90,7 +90,10 @@ def add_from_records(parser: argparse.ArgumentParser) -> None:
 
 def _moment(text: str) -> datetime:
     """A moment; local time where no zone is given."""
-    return datetime.fromisoformat(text).astimezone()
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no date such as 2026-11-23 or 2026-11-23T06:00") from error
 
 
 def _from_records(args: argparse.Namespace) -> int:

@@ -90,7 +90,8 @@ def from_records(
             reasons = "".join(f"\n  {one.record_id}: {one.why}" for one in gathered.left_out[:_LISTED])
             raise UsageError(
                 f"no reviewed record of {store} can be used{reasons and ':'}{reasons}",
-                fix="review parts first; where pictures are missing, set evidence.keep in the station's config",
+                fix="review parts first; where pictures are missing, set evidence.keep in the station's config"
+                + ("; or ask for an earlier --since or another --lot" if since or lot else ""),
             )
         origin = Origin("from-records", f"station {config.station_id}")
         made = make_dataset(folder.absolute().name, gathered.samples, classes=tuple(gathered.classes), origin=origin)

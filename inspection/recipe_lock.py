@@ -97,6 +97,8 @@ def verify(folder: Path, trusted_keys: Sequence[str | Path] = ()) -> None:
 def read_lock(folder: Path) -> Lock:
     """What the lock says; ConfigError when there is none, it is damaged, or it names files outside the folder."""
     path = folder / LOCK
+    if not folder.is_dir():
+        raise ConfigError(f"there is no recipe folder {folder}", fix="check the path")
     if path.is_symlink() or not path.is_file():
         raise ConfigError(
             f"{folder} is not sealed: it has no {LOCK}", fix=f"check it, then `lineside recipe seal {folder}`"

@@ -183,7 +183,7 @@ class RecordReader:
             self._let_go()
             raise StoreError(
                 f"there is no record store {self.path} ({error.strerror})",
-                fix="start the station, which makes it, or correct `store` in the station's config",
+                fix="put the file back if it was moved, start the station to get one, or correct `store` in the station's config",
             ) from error
         return found.st_dev, found.st_ino
 

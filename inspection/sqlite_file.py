@@ -83,6 +83,15 @@ def check_version(version: int, newest: int, path: Path, kind: Kind) -> None:
         )
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file has this name now; None when there is none or it cannot be looked at."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 class SqliteFile:
     """The file ``path``, made when missing, brought to the newest of ``migrations``; its folder must exist.
 
@@ -119,6 +128,7 @@ class SqliteFile:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
+                self._check_in_place()
                 self._connection.execute("COMMIT")
             except BaseException:
                 # A full disk makes SQLite roll back by itself.
@@ -131,10 +141,19 @@ class SqliteFile:
         with self._lock, named(self.path, self.kind):
             return self._connection.execute(sql, values).fetchall()
 
+    def _check_in_place(self) -> None:
+        # SQLite goes on writing into a file that has no name any more; all of it would be gone at the end.
+        if _identity(self.path) != self._opened:
+            raise StoreError(
+                f"the {self.kind.name} {self.path} was moved, replaced or deleted while it was in use",
+                fix="put it back where it was, or restart what writes it, which makes a new one",
+            )
+
     def _prepare(self) -> None:
         with named(self.path, self.kind):
             version = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
             mark = int(self._connection.execute("PRAGMA application_id").fetchone()[0])
+            self._opened = _identity(self.path)
             empty = not self.rows("SELECT name FROM sqlite_schema LIMIT 1")
             if not empty and (version == 0 or mark != self._mark):
                 raise StoreError(

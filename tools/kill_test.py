@@ -236,17 +236,21 @@ class Comparison:
         self.violations += [f"{trigger_id} {text}" for trigger_id in sorted(wrong)]
 
 
-def compare(line: LineLog, store: Path) -> Comparison:
-    """Hold the PLC's log against the store; to be called when both have stopped."""
+def compare(line: LineLog, store: Path, others: frozenset[str] = frozenset()) -> Comparison:
+    """Hold the PLC's log against the store; to be called when both have stopped.
+
+    ``others`` are trigger ids of another client: a part that it presented while it was the writer is rightly on record.
+    """
     found = Comparison()
     sent = {row["trigger_id"]: row for row in line.update().events if row["event"] == "sent"}
     answers = [row for row in line.events if row["event"] == "answer"]
     answered, rejected = {row["trigger_id"] for row in answers}, set(line.ids("rejected"))
     cut = line.intruders() - rejected - answered  # the link broke before the PLC could see what became of it
     records = [Record.from_json(row[0]) for row in rows(store, "SELECT json FROM records ORDER BY rowid")]
+    records = [record for record in records if record.trigger.trigger_id not in others]
     by_id = {record.trigger.trigger_id: record for record in records}
     times = Counter(record.trigger.trigger_id for record in records)
-    accepted = {row[0] for row in rows(store, "SELECT trigger_id FROM triggers")}
+    accepted = {row[0] for row in rows(store, "SELECT trigger_id FROM triggers")} - others
 
     due = set(sent) - rejected - cut
     found.violations += [f"the line noted: {row['text']}" for row in line.events if row["event"] == "anomaly"]

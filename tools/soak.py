@@ -30,6 +30,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,11 @@ from inspection.types import Record
 from tools.jumping_clock import JumpingClock
 from tools.kill_test import PART_LIMIT_S, RECIPE, ROOT, START_LIMIT_S, LineLog, compare, present_parts, rows
 
+SECOND_RUN, SECOND_SEQUENCE = 1, 99  # the part that the second controller presents
+EXPECTED = {  # what the PLC rightly notes under these faults: that it was told, or that the station stood still
+    "  writes refused because another client had the write side": "exception_code=6)",
+    "  heartbeat that stood longer than 3 s": "heartbeat stood",
+}
 DISK_MB = 256  # size of the station's disk where one of its own can be mounted
 GOOD, DEFECTIVE, DARK, TORN = "good", "defective", "dark", "torn"
 
@@ -229,6 +235,7 @@ class Bench:
     port: int
     clock: JumpingClock | None
     mounted: bool
+    spared: frozenset[str]
     chance: random.Random
     stop: threading.Event
     done: Counter[str] = field(default_factory=Counter)
@@ -356,7 +363,7 @@ def hostile_bytes(bench: Bench) -> None:
 def second_controller(bench: Bench) -> None:
     """Another client writes requests to the station's registers."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", bench.port), timeout=1) as link:
-        words = (0, 1, 0, 99, *[0x5858] * 16, *[0x4C4C] * 8, *[0] * 12, 0, 0, 1)
+        words = (0, SECOND_RUN, 0, SECOND_SEQUENCE, *[0x5858] * 16, *[0x4C4C] * 8, *[0] * 12, 0, 0, 1)
         body = b"".join(word.to_bytes(2, "big") for word in words)
         request = bytes((1, 16, 0, 0, 0, len(words), len(body))) + body
         link.sendall(b"\0\1\0\0" + len(request).to_bytes(2, "big") + request)
@@ -391,7 +398,7 @@ NEEDS_MOUNT = frozenset({"disk full", "disk read-only"})
 
 def trouble(bench: Bench) -> None:
     """One random fault after the other until told to stop; run by two threads, so that faults meet."""
-    names = [name for name in FAULTS if bench.mounted or name not in NEEDS_MOUNT]
+    names = [name for name in FAULTS if (bench.mounted or name not in NEEDS_MOUNT) and name not in bench.spared]
     weights = [FAULTS[name][1] for name in names]
     while not bench.stop.is_set():
         name = bench.chance.choices(names, weights)[0]
@@ -506,7 +513,9 @@ def _run_on(options: argparse.Namespace, out: Path, mounted: bool) -> int:
     plc.start()
     stop, lives = threading.Event(), list[Life]()
     store = out / "disk" / "records.sqlite"
-    bench = Bench(station, plc, broker, store, port, clock, mounted, random.Random(options.seed), stop)
+    bench = Bench(
+        station, plc, broker, store, port, clock, mounted, frozenset(options.spare), random.Random(options.seed), stop
+    )
     threads = [threading.Thread(target=trouble, args=(bench,)) for _ in range(2)]
     threads.append(threading.Thread(target=watch, args=(bench, lives)))
     threads.append(threading.Thread(target=clear_evidence, args=(bench,)))
@@ -545,9 +554,10 @@ def _untold(store: Path, broker: Broker) -> int:
 
 
 def _report(bench: Bench, lives: list[Life], line: LineLog, code: int, *, all_told: bool) -> int:
-    found = compare(line, bench.store)
+    found = compare(line, bench.store, frozenset({f"{SECOND_RUN:08x}-{SECOND_SEQUENCE:010d}"}))
     records = [Record.from_json(row[0]) for row in rows(bench.store, "SELECT json FROM records ORDER BY rowid")]
-    violations = list(found.violations)
+    noted = {name: [text for text in found.violations if part in text] for name, part in EXPECTED.items()}
+    violations = [text for text in found.violations if text not in chain.from_iterable(noted.values())]
     wrong = wrong_oks(records)
     violations += [f"record {record_id} passed a part that shows a defect" for record_id in wrong]
     if not all_told:
@@ -560,6 +570,7 @@ def _report(bench: Bench, lives: list[Life], line: LineLog, code: int, *, all_to
         *((f"fault: {name}", bench.done[name]) for name in FAULTS),
         ("station started / ended by itself", f"{bench.station.starts} / {dict(bench.station.exits)}"),
         *found.counts.items(),
+        *((name, len(texts)) for name, texts in noted.items()),
         *((f"  ERROR {rule}", count) for rule, count in sorted(rules.items())),
         ("wrong OKs", len(wrong)),
         ("record messages received / of different records", f"{len(told)} / {len(set(told))}"),
@@ -581,6 +592,10 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--minutes", type=float, default=30.0, help="how long faults are caused")
     options.add_argument("--seed", type=int, help="order and moments of the faults; random when left out")
     options.add_argument("--interval-ms", type=int, default=50, help="time from an answer to the next part, ms")
+    options.add_argument(
+        "--spare", nargs="*", default=[], choices=tuple(FAULTS), metavar="FAULT",
+        help="faults not to cause, such as `station killed`, so that one life is long enough to see its memory grow",
+    )  # fmt: skip
     options.add_argument("--out", type=Path, required=True, help="new folder for frames, store and logs")
     return options
 

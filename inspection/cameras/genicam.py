@@ -233,9 +233,10 @@ class GenicamCamera:
             silent = f"camera {self.camera_id!r} has not answered for {link.unanswered_s() * 1000:.0f} ms"
             return CameraError(lost or silent, fix=PLUG)
         older = f"; {call.refused} older frames were refused" if call.refused else ""
+        alive = "" if link.unanswered_s() else "; the camera itself answers"
         return CameraTimeout(
             f"camera {self.camera_id!r} gave no frame in {call.timeout_ms} ms after trigger {call.trigger_id}{older}",
-            fix=link.socket_note or "check trigger cable and exposure time; the camera itself answers",
+            fix=link.socket_note or f"check trigger cable and exposure time{alive}",
         )
 
     def _refuse_lost(self, link: AravisLink) -> None:

@@ -23,7 +23,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise UsageError(
             f"cannot listen on {host} port {port} ({error.strerror or error})",
-            fix="choose another port; 0 takes any free one",
+            fix="end the other program on this port or choose another one; the address must be one of this computer",
         ) from error
 
 

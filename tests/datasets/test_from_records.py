@@ -233,9 +233,10 @@ def test_only_what_was_asked_for(line: Path, capsys: pytest.CaptureFixture[str])
         gather(line, "data2", since=judged_at + timedelta(seconds=60))
     config = str(line / "station.toml")
     assert main(["data", "from-records", config, "-o", str(line / "x"), "--lot", "other"]) == 2
+    assert "another --lot" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["data", "from-records", config, "-o", str(line / "x"), "--since", "yesterday"])
-    assert "--since" in capsys.readouterr().err
+    assert "--since: 'yesterday' is no date such as 2026-11-23" in capsys.readouterr().err
     assert main(["data", "from-records", config, "-o", str(line / "x"), "--since", "2020-01-01"]) == 0
 
 

@@ -81,6 +81,7 @@ def test_operator_changes_the_recipe_of_a_running_station(two: Site, browser: Br
         page.get_by_role("button", name="Change the recipe").click()
         page.wait_for_selector("text=The station has put in force", timeout=60000)
         assert "other-pcb" == read_status(two.store_path).recipe_id  # type: ignore[union-attr]
+        page.wait_for_selector(".large:has-text('other-pcb')")  # by itself: the page does not contradict itself
         page.get_by_role("link", name="Show", exact=True).click()
         page.wait_for_selector(".large:has-text('other-pcb')")
     assert "recipe.asked_for" in audited(two)
@@ -101,6 +102,15 @@ def test_nothing_is_asked_of_a_station_that_does_not_run(two: Site) -> None:
             assert 409 == client.get("/recipe/change", params={"recipe": name}).status_code
     assert not requests_folder(two.store_path).exists()
     assert "recipe.asked_for" not in audited(two)
+
+
+def test_version_that_the_station_did_not_take_is_not_called_in_force(two: Site) -> None:
+    """What lies on the disk is not what judges until the station has taken it."""
+    words = "the station still judges by another version"
+    with saying(two) as said:
+        assert words not in two.client("ann").get("/recipe").text
+        said.say(recipe_sha256="0" * 64)
+        assert words in two.client("ann").get("/recipe").text
 
 
 def test_change_needs_the_token_of_the_page(two: Site) -> None:

@@ -54,6 +54,11 @@ def test_signed_recipe_is_taken_where_its_key_is_trusted(folder: Path, keys: tup
     verify(folder)
 
 
+def test_folder_that_is_not_there_is_not_said_to_be_unsealed(tmp_path: Path) -> None:
+    """Whoever mistypes a path is not told to seal it."""
+    assert refusal(tmp_path / "nowhere") == f"there is no recipe folder {tmp_path / 'nowhere'}"
+
+
 def test_unsigned_recipe_is_refused_where_keys_are_trusted(folder: Path, keys: tuple[Path, Path]) -> None:
     """A station that trusts keys takes nothing that nobody signed; one that names none takes it."""
     write_lock(folder)

@@ -128,6 +128,26 @@ def test_missing_folder_is_a_store_error(tmp_path: Path) -> None:
     assert [] == list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_store_that_was_moved_away_is_a_store_error(tmp_path: Path, replaced: bool) -> None:
+    """No record goes into a file that nobody will find; put back, the store goes on with every record."""
+    path, aside = tmp_path / "records.db", tmp_path / "aside.db"
+    store = Store(path)
+    try:
+        add(store, 0)
+        path.rename(aside)
+        if replaced:
+            path.write_bytes(b"")
+        for write in (lambda: add(store, 1), store.probe):
+            with pytest.raises(StoreError, match="was moved, replaced or deleted"):
+                write()
+        aside.replace(path)
+        add(store, 1)
+        assert store.count() == 2
+    finally:
+        store.close()
+
+
 def test_folder_in_place_of_the_file_is_a_store_error(tmp_path: Path) -> None:
     """A folder cannot be a store."""
     with pytest.raises(StoreError, match="cannot be opened"):

@@ -91,7 +91,7 @@ def gap_message(first: int, last: int) -> Message:
 def open_store(path: Path) -> Store:
     """A store with outbox that does not wait for the disk: power cuts are not what these tests are about."""
     store = Store(path, outbox=True)
-    store._connection.execute("PRAGMA synchronous = OFF")
+    store._file._connection.execute("PRAGMA synchronous = OFF")
     return store
 
 

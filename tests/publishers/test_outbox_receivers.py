@@ -55,7 +55,7 @@ def test_a_thousand_records_arrive_in_order(
         for number in range(COUNT // 2, COUNT):
             fill(store, range(number, number + 1))
             outbox.notify()
-        until(lambda: arrived_all(receiver, EXPECTED), 60)
+        until(lambda: arrived_all(receiver, EXPECTED), 180)
         assert EXPECTED == receiver.arrived()
         until(lambda: outbox.status()["plant"].waiting == 0)
         status = outbox.status()["plant"]
@@ -82,7 +82,7 @@ def test_a_receiver_that_is_killed_and_comes_back_misses_nothing(receiver: Recei
         until(lambda: outbox.status()["plant"].last_error)
         receiver.start()
         fill(store, range(700, COUNT))
-        until(lambda: arrived_all(receiver, EXPECTED), 60)
+        until(lambda: arrived_all(receiver, EXPECTED), 180)
         assert EXPECTED == first_arrivals(receiver.arrived())
     finally:
         outbox.close()
@@ -102,7 +102,7 @@ def test_a_receiver_that_freezes_is_noticed_and_misses_nothing(receiver: Receive
         until(lambda: outbox.status()["plant"].last_error)
         assert not outbox.status()["plant"].connected
         receiver.thaw()
-        until(lambda: arrived_all(receiver, EXPECTED), 60)
+        until(lambda: arrived_all(receiver, EXPECTED), 180)
         assert EXPECTED == first_arrivals(receiver.arrived())
     finally:
         receiver.thaw()
@@ -133,7 +133,7 @@ def test_a_publishing_process_that_is_killed_goes_on_where_it_was(
             child.stdout.close()  # type: ignore[union-attr]
     child = publishing(store, kind, receiver)
     try:
-        until(lambda: arrived_all(receiver, EXPECTED), 60)
+        until(lambda: arrived_all(receiver, EXPECTED), 180)
         assert EXPECTED == first_arrivals(receiver.arrived())
     finally:
         child.kill()
@@ -156,7 +156,7 @@ def test_a_receiver_that_stays_away_too_long_is_told_of_the_gap(receiver: Receiv
         receiver.start()
         kept = [("record", f"r{number:06d}") for number in range(first - 1, COUNT)]
         expected = [("gap", ""), *kept, ("late", "r000999")]
-        until(lambda: arrived_all(receiver, expected), 60)
+        until(lambda: arrived_all(receiver, expected), 180)
         assert sorted(expected) == sorted(first_arrivals(receiver.arrived()))
         assert [one for one in expected if one[0] == "record"] == [
             one for one in receiver.arrived() if one[0] == "record"

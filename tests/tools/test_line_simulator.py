@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +202,8 @@ def test_all_faults_together_pass(station: Station, tmp_path: Path) -> None:
 
 def test_another_answer_the_second_time_fails_the_run(station: Station, tmp_path: Path) -> None:
     """A station that inspects a repeated part anew is found out."""
-    station.change = lambda record: replace(record, judged_at=utc_now())
+    took_ms = count(1)
+    station.change = lambda record: replace(record, stage_ms=(("total", float(next(took_ms))),))
     code, summary, _ = simulate(station.port, tmp_path / "log", "--parts", "2", "--faults", "double")
     assert (code, "presented again was answered otherwise" in summary) == (1, True)
 

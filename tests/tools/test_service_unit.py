@@ -17,7 +17,9 @@ MOST_EXPOSED = 2.5  # of 10; systemd 252 gives 1.8
 def unit(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A unit with a program that exists here, which is all that systemd misses."""
     copy = tmp_path / request.param
-    copy.write_text((UNITS / copy.name).read_text(encoding="utf-8").replace("/opt/lineside/current/bin/lineside", "/bin/true"))
+    copy.write_text(
+        (UNITS / copy.name).read_text(encoding="utf-8").replace("/opt/lineside/current/bin/lineside", "/bin/true")
+    )
     return copy
 
 
