@@ -67,6 +67,7 @@ def divide(path: Path, *, holdout: Path | None, escapes: Path | None, known: Ite
     samples when a side shares a group or a picture with the holdout, or when a side that is needed is empty.
     """
     dataset = open_dataset(path, whole=True)
+    _refuse_contradictions(dataset)
     listed, undrawn = dataset.escapes, set(dataset.to_draw)
     usable = replace_samples(dataset, [sample for sample in dataset.samples if sample.name not in undrawn])
     source, notes = _Source(usable, listed, seed), []
@@ -167,6 +168,20 @@ def refuse_leaks(taught: Dataset, calibration: Dataset | None, holdout: Dataset,
     _refuse(
         holdout, lambda _, digest: digest[:12] in known, "are pictures that the recipe's model was trained on before"
     )
+
+
+def _refuse_contradictions(dataset: Dataset) -> None:
+    """A picture that is good in one sample and defective in another teaches and proves nothing."""
+    said: dict[str, set[bool]] = {}
+    for sample, digest in zip(dataset.samples, dataset.digests, strict=True):
+        said.setdefault(digest.image, set()).add(sample.defective)
+    names = [s.name for s, d in zip(dataset.samples, dataset.digests, strict=True) if len(said[d.image]) > 1]
+    if names:
+        raise UsageError(
+            f"{len(names)} samples of {dataset.name} are copies of one picture that is good in one and defective in another: "
+            f"{named(names)}",
+            fix="see `lineside data check`, and correct the labels with `lineside relabel` or review these parts again",
+        )
 
 
 def _refuse_shared(side: Dataset, other: Dataset, use: str) -> None:

@@ -14,6 +14,7 @@ STANDS, LOSES, SOON = 3, 2, 1
 STORE_MB_LOW, STORE_MB_OUT = 1000.0, 200.0
 MANY_WAITING = 1000  # records that a publisher has not told
 MANY_TO_REVIEW = 50
+MANY_ERRORS = 5  # parts in a row that could not be judged: that is no accident of one part
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +36,16 @@ class Alarm:
 
 @dataclass(frozen=True, slots=True)
 class Lately:
-    """What the status alone does not tell: pictures lost in the last minutes, and parts that wait for review."""
+    """What the status alone does not tell: pictures lost in the last minutes, parts that wait for review, and how many of
+    the newest parts were ERROR in a row, with the last one's reason.
+    """
 
     skipped: int = 0
     failed: int = 0
     to_review: int = 0
     min_free_mb: int = 0
+    errors: int = 0
+    why: str = ""
 
 
 def situation(status: StationStatus | None, *, stale: bool, trouble: bool, parts: bool) -> Situation:
@@ -85,6 +90,8 @@ def _standing(status: StationStatus) -> Iterator[Alarm]:
 
 
 def _losing(status: StationStatus, lately: Lately) -> Iterator[Alarm]:
+    if lately.errors >= MANY_ERRORS:
+        yield Alarm(LOSES, "errors", {"parts": str(lately.errors), "why": lately.why})
     if lately.failed:
         yield Alarm(LOSES, "evidence_failed", {"parts": str(lately.failed), "why": status.evidence.last_error})
     if lately.skipped:

@@ -95,6 +95,7 @@ class Watch:
         self._ticked_s = 0.0
         self._taken_s = -FAST_S
         self._fast = False
+        self._errors = 0  # parts in a row, up to the newest
         self._thread: threading.Thread | None = None
 
     @property
@@ -193,7 +194,7 @@ class Watch:
         since = min(self._counts.shift(utc_now()).begin, utc_now() - TREND_SLOTS * SLOT)
         newest = self._context.reader.before(last + 1, 1)
         self._backlog = Backlog(self._counts, last + 1, since - timedelta(minutes=5))
-        self._row, self._rejected, self._changed = last, (), True
+        self._row, self._rejected, self._changed, self._errors = last, (), True, 0
         self._record = newest[0][1] if newest else None
         if self._record is not None and self._record.trigger.lot:
             self._backlog.want_lot(self._record.trigger.lot, last + 1)
@@ -205,6 +206,7 @@ class Watch:
             if self._backlog is not None and not self._counts.knows_lot(entry.lot) and not self._counting(entry.lot):
                 self._backlog.want_lot(entry.lot, row)
             self._counts.add_to_lot(entry)
+        self._errors = self._errors + 1 if entry.verdict == Verdict.ERROR else 0
         if entry.verdict != Verdict.OK:
             self._rejected = (record, *self._rejected)[:STRIP]
         self._row, self._record, self._changed = row, record, True
@@ -242,12 +244,17 @@ class Watch:
 
     # ---- what is shown
 
+    def _why(self) -> str:
+        """The reason of the newest part, as the station gave it."""
+        reasons = self._record.judgement.reasons if self._record is not None else ()
+        return reasons[0].text if reasons else ""
+
     def _seen(self, now: Situation, *, stale: bool) -> Sight:
         _, skipped, failed = self._lost[-1] if self._lost else (0.0, 0, 0)
         _, skipped_before, failed_before = self._lost[0] if self._lost else (0.0, 0, 0)
         lately = Lately(
             skipped - skipped_before, failed - failed_before, self._to_review,
-            self._context.config.evidence.min_free_mb,
+            self._context.config.evidence.min_free_mb, self._errors, self._why(),
         )  # fmt: skip
         return Sight(
             now, self._record, self._fast, self._rejected, self._figures(), self._status, self._trouble,

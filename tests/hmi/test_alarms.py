@@ -35,6 +35,7 @@ CASES: list[tuple[dict[str, Any], Lately, str, int]] = [
     ({"controller": ControllerStatus(kind="opcua", fault="port taken")}, Lately(), "controller", STANDS),
     ({"state": "ERROR"}, Lately(), "error", STANDS),
     ({"state": "HALTED"}, Lately(), "halted", STANDS),
+    ({}, Lately(errors=5, why="no frame"), "errors", LOSES),
     ({}, Lately(failed=2), "evidence_failed", LOSES),
     ({}, Lately(skipped=2), "evidence_skipped", LOSES),
     ({"store_free_mb": 100.0}, Lately(), "store_disk", LOSES),

@@ -1,5 +1,6 @@
 """What a retraining is made of: weights out of a model file, sides that share nothing, gates, limits in the recipe."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -135,6 +136,14 @@ def test_holdout_that_leaks_is_refused(tmp_path: Path, number: int, group: str, 
     held = dataset(tmp_path, [sample(tmp_path, number, group), sample(tmp_path, 20, "h20")], "held")
     with pytest.raises(UsageError, match=rf"{told}.*: s{number}\n"):
         divide(taught, holdout=held, escapes=None, known=(), seed=1)
+
+
+def test_copies_with_contrary_labels_are_refused(tmp_path: Path) -> None:
+    """A picture that is good in one sample and defective in another is named instead of learnt or proven with."""
+    rows = [sample(tmp_path, n, f"g{n}", bad=n == 1) for n in range(3)]
+    copy = replace(rows[1], labels=(), name="s9", group="g9")
+    with pytest.raises(UsageError, match="good in one and defective in another: s1, s9"):
+        divide(dataset(tmp_path, [*rows, copy]), holdout=None, escapes=None, known=(), seed=1)
 
 
 def test_holdout_that_the_champion_learnt_from_is_refused(tmp_path: Path) -> None:
