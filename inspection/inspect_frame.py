@@ -25,7 +25,7 @@ class Inspection:
     """What was found on one frame, the verdict, and how long each stage took (milliseconds).
 
     ``heat`` (h, w) float32 in 0..1 spans the frame where the model gives a heat map.  ``quality`` and ``registration``
-    are what was measured on the way, as far as it went.
+    are what was measured on the way, as far as it went; ``measured`` is the same for the record of a part, by camera role.
     """
 
     judgement: Judgement
@@ -34,6 +34,7 @@ class Inspection:
     heat: NDArray[np.float32] | None = field(default=None, compare=False)
     quality: FrameQuality | None = field(default=None, compare=False)
     registration: Registration | None = field(default=None, compare=False)
+    measured: tuple[tuple[str, float], ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,30 @@ def inspect_frame(image: Image, detector: AnyDetector, criteria: Criteria, ancho
         findings, judgement = Findings(()), error_verdict(error)
     stages = tuple(clock.stages.items())
     return Inspection(judgement, findings.detections, stages, findings.heat, quality, registration)
+
+
+def measured_of(role: str, seen: Inspection, golden: tuple[int, int] | None) -> tuple[tuple[str, float], ...]:
+    """What was measured of a camera's frame, as ``ROLE.QUANTITY``, rounded to four decimals; ``golden``: height and width.
+
+    ``sharpness``, ``brightness``, ``contrast`` in grey levels (``FrameQuality``); where a golden was laid over the frame its
+    ``fit`` and ``coverage`` (``Registration``), how far its centre lies from where it would lie unmoved (``shift_x_px``,
+    ``shift_y_px``), by how much it is turned (``turn_deg``, positive from x towards y), and its ``scale``.
+    """
+    found: dict[str, float] = {}
+    if seen.quality is not None:
+        quality = seen.quality
+        found |= {"sharpness": quality.sharpness, "brightness": quality.brightness, "contrast": quality.contrast}
+    if seen.registration is not None and golden is not None:
+        matrix, (height, width) = seen.registration.matrix, golden
+        centre = np.array((width / 2, height / 2))
+        shift = matrix[:, :2] @ centre + matrix[:, 2] - centre
+        along_x = matrix[:, 0]
+        found |= {
+            "fit": seen.registration.quality, "coverage": seen.registration.coverage,
+            "shift_x_px": float(shift[0]), "shift_y_px": float(shift[1]),
+            "turn_deg": float(np.degrees(np.arctan2(along_x[1], along_x[0]))), "scale": float(np.hypot(*along_x)),
+        }  # fmt: skip
+    return tuple((f"{role}.{name}", round(float(value), 4)) for name, value in found.items())
 
 
 def _ground(criteria: Criteria, registration: Registration | None, shape: tuple[int, int]) -> Ground:

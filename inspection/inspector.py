@@ -8,7 +8,7 @@ empty, cores sleep, and the first inference after a pause takes several times as
 import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from time import monotonic
@@ -134,7 +134,7 @@ class Inspector:
             stages = (("grab", grabbed_ms), *seen.stage_ms)
             if job.recipe.recipe.serial.source != "controller":
                 stages = (*stages, ("serial", 1000 * (monotonic() - began_s)))
-            seen = Inspection(with_reason(seen.judgement, reason, verdict), seen.detections, stages, seen.heat)
+            seen = replace(seen, judgement=with_reason(seen.judgement, reason, verdict), stage_ms=stages)
         except InspectionError as error:
             seen = Inspection(error_verdict(error), (), ())
         except Exception as error:  # whatever goes wrong with a part is that part's ERROR

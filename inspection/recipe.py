@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from inspection.detector import Image
 from inspection.errors import CameraError, ConfigError, InspectionError, UsageError
 from inspection.images import read_image
-from inspection.inspect_frame import Inspection, error_verdict
+from inspection.inspect_frame import Inspection, error_verdict, measured_of
 from inspection.judge import asked_for, combined
 from inspection.model import Provider, load_model
 from inspection.recipe_config import Recipe, load_recipe
@@ -168,6 +168,7 @@ def joined(views: Mapping[str, Inspection]) -> Inspection:
         combined({role: seen.judgement for role, seen in views.items()}),
         tuple(found for seen in views.values() for found in seen.detections),
         tuple((f"{role}.{stage}", ms) for role, seen in views.items() for stage, ms in seen.stage_ms),
+        measured=tuple(one for seen in views.values() for one in seen.measured),
     )
 
 
@@ -177,7 +178,8 @@ def _inspected(role: str, view: View, frames: Mapping[str, Frame]) -> Inspection
         frame = frames.get(role)
         if frame is None:
             raise CameraError(f"camera {role} gave no frame", fix="check the camera and its cable")
-        return view.inspect(frame.image, frame.golden)
+        seen = view.inspect(frame.image, frame.golden)
+        return replace(seen, measured=measured_of(role, seen, view.golden_size(frame.golden)))
     except InspectionError as error:
         return Inspection(error_verdict(error), (), ())
 

@@ -327,6 +327,7 @@ class Station:
             judged_at=utc_now(),
             recipe_id=self.recipe.recipe_id,
             read_serial=outcome.read_serial if outcome else "",
+            measured=outcome.seen.measured if outcome else (),
         )
 
     def _with_evidence(self, record: Record, outcome: Outcome) -> Record:

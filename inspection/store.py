@@ -71,6 +71,25 @@ MIGRATIONS = (
         SELECT trigger_id FROM triggers WHERE NOT EXISTS (SELECT 1 FROM records WHERE records.trigger_id = triggers.trigger_id);
     """,
     "DROP TABLE reviews;",  # no program ever wrote it; reviews are in a file of their own
+    """
+    CREATE INDEX records_by_time ON records (judged_at);
+    CREATE INDEX records_not_ok ON records (judged_at) WHERE verdict <> 1;
+    CREATE TABLE judged_by (
+        first_row     INTEGER PRIMARY KEY,
+        recipe_id     TEXT NOT NULL,
+        recipe_sha256 TEXT NOT NULL,
+        model_sha256  TEXT NOT NULL
+    ) STRICT;
+    INSERT INTO judged_by
+        SELECT number, recipe_id, coalesce(recipe, ''), coalesce(model, '') FROM (
+            SELECT number, recipe_id, recipe, model, (recipe_id, recipe, model) IS (lag(recipe_id) OVER rows_in_order,
+                   lag(recipe) OVER rows_in_order, lag(model) OVER rows_in_order) AS same
+            FROM (SELECT rowid AS number, recipe_id,
+                         CASE WHEN json_valid(json) THEN json_extract(json, '$.recipe_sha256') END AS recipe,
+                         CASE WHEN json_valid(json) THEN json_extract(json, '$.model_sha256') END AS model FROM records)
+            WINDOW rows_in_order AS (ORDER BY number)
+        ) WHERE NOT same;
+    """,
 )
 BUSY_MS = 2000
 WITH_LATE = """SELECT records.rowid, records.json, late_results.json
@@ -163,7 +182,8 @@ class Store:
             int(record.judgement.verdict), record.judged_at.isoformat(), record.to_json(),
         )  # fmt: skip
         with self.transaction() as database:
-            database.execute("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            added = database.execute("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            _note_change(database, int(added.lastrowid or 0), (row[4], record.recipe_sha256, record.model_sha256))
             database.execute("DELETE FROM open_triggers WHERE trigger_id = ?", (trigger.trigger_id,))
             self._put_down(database, "record", record.record_id)
 
@@ -232,6 +252,14 @@ class Store:
         """Write something of the size of a record; StoreError when the store does not take writes now."""
         with self.transaction() as database:
             database.execute("INSERT OR REPLACE INTO probes VALUES (1, hex(randomblob(4096)))")
+
+
+def _note_change(database: sqlite3.Connection, row: int, judged_by: tuple[str, str, str]) -> None:
+    """Put down that from this row on another recipe or model judges."""
+    columns = "recipe_id, recipe_sha256, model_sha256"
+    last = database.execute(f"SELECT {columns} FROM judged_by ORDER BY first_row DESC LIMIT 1").fetchone()
+    if last != judged_by:
+        database.execute("INSERT INTO judged_by VALUES (?, ?, ?, ?)", (row, *judged_by))
 
 
 def _trigger(text: str) -> Trigger:

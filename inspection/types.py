@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 Box = tuple[float, float, float, float]
 FoundBy = Literal["model", "golden", "anomaly"]
 Disposition = Literal["confirmed", "false_call", "escape", "unsure"]
-RECORD_SCHEMA = 2
+RECORD_SCHEMA = 3
 
 
 def utc_now() -> datetime:
@@ -193,7 +193,8 @@ class Record:
     """Everything that is kept of one trigger: stored, answered and reported in this one form.
 
     ``recipe_id`` is the recipe that judged, ``read_serial`` what was read from the frame where the recipe asks for that,
-    ``late`` the true result of a part that missed its deadline.
+    ``late`` the true result of a part that missed its deadline.  ``measured`` is what was measured of the frames, as
+    ``ROLE.QUANTITY`` (``inspect_frame.measured_of``); records before schema 3 have none.
     """
 
     trigger: Trigger
@@ -212,6 +213,7 @@ class Record:
     recipe_id: str = ""
     read_serial: str = ""
     late: LateResult | None = None
+    measured: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         _utc(self.judged_at, "judged_at")
@@ -233,6 +235,7 @@ class Record:
         document["judged_at"] = self.judged_at.isoformat()
         document["judgement"]["verdict"] = self.judgement.verdict.name
         document["stage_ms"] = dict(self.stage_ms)
+        document["measured"] = dict(self.measured)
         document["late"] = None if self.late is None else _late_document(self.late)
         return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
@@ -253,6 +256,7 @@ class Record:
                 "late": None if late is None else _late(late),
                 "frame_ids": tuple(document["frame_ids"]),
                 "stage_ms": tuple(document["stage_ms"].items()),
+                "measured": tuple(document.get("measured", {}).items()),
                 "judged_at": datetime.fromisoformat(document["judged_at"]),
             }
         )

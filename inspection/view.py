@@ -43,6 +43,12 @@ class View:
         """Tell how large a pixel is on the part, millimetres."""
         self.criteria = replace(self.criteria, mm_per_px=mm_per_px)
 
+    def golden_size(self, brought: Image | None) -> tuple[int, int] | None:
+        """Height and width of the golden that a frame is compared with, where there is one (see ``inspect``)."""
+        if brought is not None and self.section.golden == GOLDEN_WITH_FRAME:
+            return _size(brought)
+        return None if self.golden is None else _size(self.golden.image)
+
     def inspect(self, frame: Image, golden: Image | None = None) -> Inspection:
         """Judge a frame; ``golden`` counts only where the recipe says that frames bring their own.
 

@@ -1,10 +1,14 @@
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from inspection.errors import StoreError
 from inspection.store import MIGRATIONS, Store
@@ -223,3 +227,33 @@ def test_record_of_an_unknown_form_is_a_store_error(store: Store) -> None:
         database.execute("INSERT INTO records VALUES ('r', 't1', '', '', '', 1, '', '{}')")
     with pytest.raises(StoreError, match="cannot be read"):
         list(store.records())
+
+
+RECIPES = st.lists(st.tuples(st.sampled_from("xy"), st.sampled_from("12"), st.sampled_from("ab")), max_size=12)
+
+
+def judged_by(path: Path) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(path)) as database:
+        return database.execute("SELECT * FROM judged_by ORDER BY first_row").fetchall()
+
+
+@settings(max_examples=20, deadline=None)
+@given(RECIPES)
+def test_every_change_of_recipe_or_model_is_put_down(recipes: list[tuple[str, str, str]]) -> None:
+    """The rows from which on another recipe or model judged are the same whether written part by part or from an old store."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "records.db"
+        store = Store(path)
+        for number, (recipe_id, recipe_sha256, model_sha256) in enumerate(recipes):
+            store.accept(trigger(number))
+            made = record(trigger(number))
+            store.commit(replace(made, recipe_id=recipe_id, recipe_sha256=recipe_sha256, model_sha256=model_sha256))
+        store.close()
+        changes = [(n + 1, *one) for n, one in enumerate(recipes) if n == 0 or one != recipes[n - 1]]
+        assert judged_by(path) == changes
+        with closing(sqlite3.connect(path, isolation_level=None)) as database:
+            for name in ("TABLE judged_by", "TABLE IF EXISTS chain", "INDEX records_by_time", "INDEX records_not_ok"):
+                database.execute(f"DROP {name}")  # a store of before the migration
+            database.execute("PRAGMA user_version = 4")
+        Store(path).close()
+        assert judged_by(path) == changes
