@@ -5,22 +5,29 @@
 The settings take turns within each round, so that a noisy machine disturbs all alike:
 
     alone              the station and its line
-    pages              with `lineside hmi` and its pages open in browsers of the lowest priority
-    pages, no nice     the same with browsers of the same priority as the station (they usually run on another computer)
+    pages              with `lineside hmi` and its pages open in browsers that get only what the station leaves of the
+                       processors (deploy/install.md says how)
+    pages, not idle    the same with browsers of the same priority as the station
+    pages elsewhere    instead of browsers a program that takes all a page takes and draws nothing: what is left of the load
+                       on this computer when the browsers run on others
 
 Prints for each: parts, median and p99 from trigger to answer, and the p99 against that of the station alone; for the
 pages also how long after the controller's answer a verdict was on a page (those that were overtaken are not shown).
 """
 
 import argparse
+import html
+import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -33,7 +40,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "deploy" / "recipes" / "demo-pcb"
 CHROMIUM = "/usr/bin/chromium"
-SETTINGS = ("alone", "pages", "pages, no nice")
+SETTINGS = ("alone", "pages", "pages, not idle", "pages elsewhere")
 SETTLE_S = 4.0
 LIMIT_S = 60.0
 PASSWORD = "only for this measurement"
@@ -111,11 +118,11 @@ def write_config(folder: Path, *, port: int, threads: int) -> Path:
 
 
 @contextmanager
-def process(*arguments: str, nice: int = 0, **more: Any) -> Iterator["subprocess.Popen[str]"]:
+def process(*arguments: str, idle: bool = False, **more: Any) -> Iterator["subprocess.Popen[str]"]:
     """A child of this program; killed at the end."""
     command = [sys.executable, *arguments]
-    priority = ["nice", "-n", str(nice)] if nice else []
-    child = subprocess.Popen([*priority, *command], cwd=ROOT, text=True, start_new_session=True, **more)
+    scheduling = ["chrt", "--idle", "0"] if idle else []  # as deploy/install.md says
+    child = subprocess.Popen([*scheduling, *command], cwd=ROOT, text=True, start_new_session=True, **more)
     try:
         yield child
     finally:
@@ -184,7 +191,40 @@ def browse(arguments: Sequence[str]) -> int:
     return 0
 
 
-def with_pages(config: Path, line: Line, options: argparse.Namespace, measured: Measured, *, nice: int) -> None:
+def take(arguments: Sequence[str]) -> int:
+    """The child that takes what the pages take: the stream of events and the pictures named in it, a thread for each."""
+    url, cookie, token, pages = arguments
+    host, seen = url.removeprefix("http://").rstrip("/"), [dict[str, float]() for _ in range(int(pages))]
+    heads, open_all = {"Cookie": f"{cookie}={token}"}, threading.Barrier(int(pages) + 1)
+
+    def one(number: int) -> None:
+        opened = False
+        stream, pictures = (http.client.HTTPConnection(host, timeout=LIMIT_S) for _ in range(2))
+        stream.request("GET", "/board/stream", headers=heads)
+        got: set[str] = set()
+        for line in stream.getresponse():
+            for name in re.findall(rb'data-record="([^"]+)"', line):
+                seen[number].setdefault(name.decode(), 1000 * time.time())
+            for source in re.findall(rb'<img src="([^"]+)"', line):
+                if (address := html.unescape(source.decode())) not in got:
+                    got.add(address)
+                    pictures.request("GET", address, headers=heads)
+                    pictures.getresponse().read()
+            if line.startswith(b"event: beat") and not opened:
+                opened = True
+                open_all.wait()
+
+    for number in range(int(pages)):
+        threading.Thread(target=one, args=(number,), daemon=True).start()
+    open_all.wait()
+    print("open", flush=True)
+    sys.stdin.readline()
+    print(json.dumps(seen), flush=True)
+    sys.stdin.readline()
+    return 0
+
+
+def with_pages(config: Path, line: Line, options: argparse.Namespace, measured: Measured, name: str) -> None:
     """One turn of a setting with the pages and browsers."""
     cookie, token = log_in(config)
     port = free_port()
@@ -196,7 +236,8 @@ def with_pages(config: Path, line: Line, options: argparse.Namespace, measured: 
         wait_for(lambda: reached(port), "the pages do not start")
         url = f"http://127.0.0.1:{port}/"
         browsers = stack.enter_context(
-            process("-m", "tools.hmi_load", "--browse", url, cookie, token, str(options.pages), nice=nice,
+            process("-m", "tools.hmi_load", "--take" if name == "pages elsewhere" else "--browse", url, cookie, token,
+                    str(options.pages), idle=name != "pages, not idle",
                     stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         )  # fmt: skip
         assert browsers.stdin is not None
@@ -228,14 +269,20 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     if given[:1] == ["--browse"]:
         return browse(given[1:])
+    if given[:1] == ["--take"]:
+        return take(given[1:])
     parser = argparse.ArgumentParser(prog="hmi_load", description="Trigger to answer with and without the pages.")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each setting")
     parser.add_argument("--seconds", type=float, default=30, help="length of a turn")
     parser.add_argument("--pace", type=float, default=10, help="parts a second")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of the detector")
     parser.add_argument("--pages", type=int, default=3, help="pages open in browsers")
+    parser.add_argument("--settings", default=";".join(SETTINGS), help="which, with ';' between")
     options = parser.parse_args(given)
-    measured = {name: Measured() for name in SETTINGS}
+    wanted = options.settings.split(";")
+    if set(wanted) - set(SETTINGS) or wanted[0] != "alone":
+        parser.error(f"--settings: alone and some of {'; '.join(SETTINGS[1:])}")
+    measured = {name: Measured() for name in wanted}
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         port = free_port()
         config = write_config(Path(scratch), port=port, threads=options.threads)
@@ -245,11 +292,11 @@ def main(arguments: list[str] | None = None) -> int:
         line = Line(port)
         line.present(SETTLE_S, options.pace, Measured())
         for number in range(options.rounds):
-            for name in SETTINGS[number % 3 :] + SETTINGS[: number % 3]:
+            for name in wanted[number % len(wanted) :] + wanted[: number % len(wanted)]:
                 if name == "alone":
                     line.present(options.seconds, options.pace, measured[name])
                 else:
-                    with_pages(config, line, options, measured[name], nice=0 if "no nice" in name else 19)
+                    with_pages(config, line, options, measured[name], name)
                 print(f"round {number + 1}: {name} done", file=sys.stderr, flush=True)
     print(f"{options.pace:g} parts a second, {options.rounds} turns of {options.seconds:g} s, {options.pages} pages, "
           f"{os.cpu_count()} cores")  # fmt: skip

@@ -19,7 +19,7 @@ from inspection.web.access import Role
 from inspection.web.serve import listen, serve
 
 # Below the station in the scheduler's eyes; the disk scheduler derives its own order from it.
-NICE = 10
+NICE = 19
 SOON = timedelta(days=30)
 
 
