@@ -3,7 +3,6 @@
 import argparse
 from collections import Counter
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 
 from datasets.diff import DatasetDiff, SampleDiff, diff
@@ -13,6 +12,7 @@ from datasets.manifest_file import MANIFEST
 from datasets.relabel.past import labels_at
 from inspection.config import load_station
 from inspection.errors import UsageError
+from inspection.moments import moment
 
 _LISTED = 20
 
@@ -77,7 +77,7 @@ def add_from_records(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="new folder")
     parser.add_argument(
         "--since",
-        type=_moment,
+        type=moment,
         metavar="DATE",
         help="only parts judged then or later, as 2026-11-23 or 2026-11-23T06:00",
     )
@@ -86,14 +86,6 @@ def add_from_records(parser: argparse.ArgumentParser) -> None:
         "--labels-from", type=Path, metavar="DATASET", help="made from these records earlier: keep what was drawn there"
     )
     parser.set_defaults(func=_from_records)
-
-
-def _moment(text: str) -> datetime:
-    """A moment; local time where no zone is given."""
-    try:
-        return datetime.fromisoformat(text).astimezone()
-    except (ValueError, OverflowError) as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no date such as 2026-11-23 or 2026-11-23T06:00") from error
 
 
 def _from_records(args: argparse.Namespace) -> int:

@@ -7,10 +7,13 @@
     OK              escape          a sample on ``todo.json``: its defects must be drawn before anything learns from it
 
 What a machine said and nobody looked at never becomes truth.  A reviewed record that cannot be used is listed with why.
+A picture that retention has compressed is used, and marked ``compressed`` in records.jsonl: a person reviewed what can still
+be seen in it, but the model would not see the very pixels again.  One that is not what was written is never used.
 """
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -24,9 +27,11 @@ from datasets.recipe_goldens import JudgedBy, RecipesOnDisk, Unusable
 from datasets.sample import LabelledBox, Sample
 from inspection.config import StationConfig
 from inspection.errors import InspectionError, UsageError
-from inspection.evidence import SKIPPED, evidence_files, file_name
+from inspection.evidence import SKIPPED, file_name
 from inspection.images import read_image
 from inspection.judge import asked_for
+from inspection.picture_state import PictureLedger, PictureState, in_words
+from inspection.recipe_config import GOLDEN, GOLDEN_WITH_FRAME
 from inspection.record_reader import RecordReader
 from inspection.reviews import ReviewStore, reviews_path
 from inspection.types import Detection, Disposition, Record, Review, Verdict
@@ -114,6 +119,14 @@ def _lines(rows: list[dict[str, Any]]) -> bytes:
 
 def _gather(config: StationConfig, store: Path, scratch: Path, since: datetime | None, lot: str) -> Gathered:
     gathered, recipes = Gathered(), RecipesOnDisk(config, scratch)
+    with closing(PictureLedger(config)) as ledger:
+        _gather_reviewed(store, gathered, recipes, ledger, since=since, lot=lot)
+    return gathered
+
+
+def _gather_reviewed(
+    store: Path, gathered: Gathered, recipes: RecipesOnDisk, ledger: PictureLedger, *, since: datetime | None, lot: str
+) -> None:
     for record, review in _reviewed(store, gathered):
         if (lot and record.trigger.lot != lot) or (since is not None and record.judged_at < since):
             continue
@@ -121,10 +134,9 @@ def _gather(config: StationConfig, store: Path, scratch: Path, since: datetime |
             gathered.unsure += 1
             continue
         try:
-            _take(record, review, Path(config.evidence.folder), recipes, gathered)
+            _take(record, review, ledger, recipes, gathered)
         except Unusable as problem:
             gathered.left_out.append(LeftOut(record.record_id, str(problem)))
-    return gathered
 
 
 def _reviewed(store: Path, gathered: Gathered) -> Iterator[tuple[Record, Review]]:
@@ -158,13 +170,13 @@ def _reviewed(store: Path, gathered: Gathered) -> Iterator[tuple[Record, Review]
         records.close()
 
 
-def _take(record: Record, review: Review, evidence: Path, recipes: RecipesOnDisk, gathered: Gathered) -> None:
+def _take(record: Record, review: Review, ledger: PictureLedger, recipes: RecipesOnDisk, gathered: Gathered) -> None:
     """Add the samples of one record, one for each camera; Unusable when it gives none."""
     truth = truth_of(record.judgement.verdict, review.disposition)
     if truth == "marked" and not _rested_on(record):
         raise Unusable("its verdict rests on no finding that could become a box")
     judged_by = recipes.of(record)
-    pictures = _pictures(record, evidence)
+    pictures = _pictures(record, ledger)
     for role in judged_by.recipe.views:
         try:
             sample = _sample(record, role, truth, judged_by, pictures)
@@ -172,7 +184,7 @@ def _take(record: Record, review: Review, evidence: Path, recipes: RecipesOnDisk
             gathered.left_out.append(LeftOut(record.record_id, str(problem), role))
             continue
         gathered.samples.append(sample)
-        gathered.rows.append(_origin(record, review, role, sample))
+        gathered.rows.append(_origin(record, review, role, sample) | {"picture": _kept(pictures, role)})
         gathered.classes |= dict.fromkeys(judged_by.classes)
         if truth == "escape":
             gathered.escapes.add(sample.name)
@@ -195,22 +207,30 @@ def _rested_on(record: Record) -> tuple[Detection, ...]:
     return tuple(dict.fromkeys(found for reason in reasons for found in reason.detections))
 
 
-def _pictures(record: Record, evidence: Path) -> dict[str, Path]:
-    """The record's pictures by file name; Unusable when none were kept."""
+def _pictures(record: Record, ledger: PictureLedger) -> dict[str, PictureState]:
+    """What became of the record's pictures, by name; Unusable when none were kept or are left."""
     told = record.evidence
     if not told or told.startswith(SKIPPED):
         raise Unusable(f"no picture of it was kept{': ' + told if told else ' (see evidence.keep)'}")
-    files = evidence_files(evidence, told)
-    if not files:
-        raise Unusable(f"its pictures {told}_*.png are not in {evidence} any more")
-    return {file.name: file for file in files}
+    states = {state.name: state for state in ledger.states(record)}
+    if not any(state.path for state in states.values()):
+        why = "; ".join(dict.fromkeys(map(in_words, states.values())))
+        raise Unusable(f"its pictures {told}_* are not there: {why}")
+    return states
 
 
-def _sample(record: Record, role: str, truth: Truth, judged_by: JudgedBy, pictures: dict[str, Path]) -> Sample:
-    stem = record.evidence.rpartition("/")[2]
-    image = pictures.get(f"{stem}_{file_name(role, 'image')}.png")
-    if image is None:
-        raise Unusable("its picture is not there")
+def _kept(pictures: dict[str, PictureState], role: str) -> str:
+    """Whether the picture of a camera is as it was judged: "lossless" or "compressed"."""
+    return "compressed" if pictures[file_name(role, "image")].state == "compressed" else "lossless"
+
+
+def _sample(record: Record, role: str, truth: Truth, judged_by: JudgedBy, pictures: dict[str, PictureState]) -> Sample:
+    state = pictures.get(file_name(role, "image"))
+    image = state.path if state else None
+    if state is None or image is None:
+        raise Unusable(f"its picture is not there: {in_words(state)}" if state else "its picture is not there")
+    if state.state == "altered":
+        raise Unusable(f"its picture was {in_words(state)}")
     try:
         height, width = read_image(image).shape[:2]
     except InspectionError as problem:
@@ -219,7 +239,18 @@ def _sample(record: Record, role: str, truth: Truth, judged_by: JudgedBy, pictur
     if truth == "marked" and not labels:
         raise Unusable("the verdict rests on other cameras: that this picture shows no defect was not reviewed")
     name = record.record_id if len(judged_by.recipe.views) == 1 else f"{record.record_id}-{role}"
-    return Sample(image, judged_by.golden(role), labels, record.serial.strip() or record.record_id, "", name)
+    return Sample(
+        image, _golden(role, judged_by, pictures), labels, record.serial.strip() or record.record_id, "", name
+    )
+
+
+def _golden(role: str, judged_by: JudgedBy, pictures: dict[str, PictureState]) -> Path | None:
+    """What a frame was compared with: the golden that it brought along, or that of the recipe."""
+    if judged_by.recipe.views[role].golden == GOLDEN_WITH_FRAME:
+        kept = pictures.get(file_name(f"{role}{GOLDEN}", "image"))
+        if kept is not None and kept.path is not None and kept.state != "altered":
+            return kept.path
+    return judged_by.golden(role)
 
 
 def _labels(record: Record, role: str, size: tuple[int, int]) -> Iterator[LabelledBox]:

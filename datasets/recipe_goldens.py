@@ -86,7 +86,7 @@ class RecipesOnDisk:
 
     def _golden(self, folder: Path, name: str, files: dict[str, str]) -> Path | str:
         if name == GOLDEN_WITH_FRAME:
-            return "its frame brought its own golden, which is not kept as evidence"
+            return "its frame brought its own golden, which was not kept"
         content = read_bytes(folder / name)
         sha256 = hashlib.sha256(content).hexdigest()
         if files.get(name) != sha256:

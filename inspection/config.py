@@ -26,6 +26,7 @@ from inspection.publishers.folder import FolderConfig
 from inspection.publishers.mqtt import MqttConfig
 from inspection.publishers.postgres import PostgresConfig
 from inspection.publishers.webhook import WebhookConfig
+from inspection.retention.section import RetentionSection
 from inspection.toml_file import NAME as NAME
 from inspection.toml_file import Section, checked, read_toml
 
@@ -52,6 +53,23 @@ class EvidenceSection(Section):
     )
     queue: int = Field(default=64, ge=1, le=10000, description="pictures that may wait for the disk")
     min_free_mb: int = Field(default=200, ge=0, description="free disk space below which no picture is written, MB")
+
+
+class AuditSection(Section):
+    """What makes a change of records show: the key that signs them, and how often (`lineside audit` verifies)."""
+
+    key: str = Field(
+        default="",
+        description="Ed25519 private key file (`lineside recipe key FILE` makes one) that signs checkpoints of records and "
+        "reviews; empty = not signed, and whoever can write the files can change them unnoticed",
+    )
+    checkpoint_s: float = Field(
+        default=60.0,
+        ge=1,
+        le=3600,
+        allow_inf_nan=False,
+        description="time between checkpoints while parts are judged, s",
+    )
 
 
 TimeOfDay = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
@@ -133,6 +151,10 @@ class StationConfig(Section):
     )
     evidence: EvidenceSection = Field(description="where pictures of inspected parts go")
     hmi: HmiSection = Field(default=HmiSection(), description="the pages for the people at the line")
+    retention: RetentionSection = Field(
+        default=RetentionSection(), description="which pictures are compressed or deleted; without it none is"
+    )
+    audit: AuditSection = Field(default=AuditSection(), description="what makes a change of records show")
     cameras: dict[Annotated[str, Field(pattern=NAME)], CameraConfig] = Field(
         min_length=1, description="one camera for each role that a recipe may name"
     )
@@ -166,6 +188,7 @@ def load_station(path: Path) -> StationConfig:
             "store": str(here / config.store),
             "evidence": config.evidence.model_copy(update={"folder": str(here / config.evidence.folder)}),
             "hmi": _hmi_from_here(config.hmi, here),
+            "audit": _audit_from_here(config.audit, here),
             "cameras": cameras,
             "controller": _controller_from_here(config.controller, here),
             "publishers": {name: _files_from_here(publisher, here) for name, publisher in config.publishers.items()},
@@ -177,6 +200,10 @@ def load_station(path: Path) -> StationConfig:
 def _hmi_from_here(hmi: HmiSection, here: Path) -> HmiSection:
     files = {"tls_certificate": hmi.tls_certificate, "tls_key": hmi.tls_key}
     return hmi.model_copy(update={key: str(here / file) for key, file in files.items() if file})
+
+
+def _audit_from_here(audit: AuditSection, here: Path) -> AuditSection:
+    return audit.model_copy(update={"key": str(here / audit.key)}) if audit.key else audit
 
 
 def _controller_from_here(controller: ControllerConfig, here: Path) -> ControllerConfig:

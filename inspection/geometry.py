@@ -6,16 +6,30 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from inspection.types import Box
+
 Floats = NDArray[np.float64]
 Matrix = NDArray[np.float64]  # 2x3 affine
+Window = tuple[int, int, int, int]  # x1, y1, x2, y2 pixels, half-open
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
     """A window of the frame: ``x1, y1, x2, y2`` pixels to look at, and the ``core`` part it answers for."""
 
-    window: tuple[int, int, int, int]
+    window: Window
     core: tuple[float, float, float, float]
+
+
+def overlap(one: Box, other: Box) -> float:
+    """Intersection over union of two boxes, 0..1."""
+    wide = min(one[2], other[2]) - max(one[0], other[0])
+    high = min(one[3], other[3]) - max(one[1], other[1])
+    if wide <= 0 or high <= 0:
+        return 0.0
+    both = wide * high
+    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
+    return both / (areas - both)
 
 
 def tiles(width: int, height: int, *, side: int, overlap: int) -> Iterator[Tile]:

@@ -8,6 +8,7 @@ import os
 import re
 import struct
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -163,6 +164,11 @@ def write_png(path: Path, image: Image | NDArray[np.uint16]) -> None:
 
     UsageError when the image is of another form; OSError when the disk is full or the folder missing.
     """
+    write_whole(path, encode_png(image))
+
+
+def encode_png(image: Image | NDArray[np.uint16]) -> bytes:
+    """``(H, W)`` uint8 or uint16, or ``(H, W, 3)`` RGB uint8 as a PNG file; UsageError when it is of another form."""
     deep = image.dtype == np.uint16 and image.ndim == 2
     if not (deep or image.dtype == np.uint8) or image.size == 0 or not (image.ndim == 2 or image.shape[2:] == (3,)):
         raise UsageError(
@@ -170,11 +176,11 @@ def write_png(path: Path, image: Image | NDArray[np.uint16]) -> None:
             fix="give (H, W) uint8 or uint16, or (H, W, 3) uint8, with at least one pixel",
         )
     stored = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    write_whole(path, cv2.imencode(".png", stored)[1].tobytes())
+    return cv2.imencode(".png", stored)[1].tobytes()
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, flush it to disk, then give it its name."""
+    """Write a file under a temporary name, flush it to disk, then give it its name; OSError names the file itself."""
     partial = path.with_name(f".{new_id()}.partial")
     try:
         with partial.open("xb") as file:
@@ -182,6 +188,25 @@ def write_whole(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+    except OSError as error:
+        _remove(partial)
+        raise OSError(error.errno, error.strerror, str(path)) from error
     except BaseException:
-        partial.unlink(missing_ok=True)
+        _remove(partial)
         raise
+
+
+def _remove(partial: Path) -> None:
+    with suppress(OSError):
+        partial.unlink(missing_ok=True)
+
+
+def flush_folder(folder: Path) -> None:
+    """Bring the names of a folder's files to the disk, where the system lets a folder be opened."""
+    if os.name != "posix":
+        return
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

@@ -33,6 +33,8 @@ class Metrics:
         self._cameras = Gauge("lineside_camera_up", "1 while the camera can be used", ["camera"], registry=ours)
         self._store = Gauge("lineside_store_up", "1 while the record store takes writes", registry=ours)
         self._evidence = Gauge("lineside_evidence_lost", "records without pictures, by cause", ["cause"], registry=ours)
+        self._unentered = Gauge("lineside_evidence_unentered", "pictures that wait for the ledger", registry=ours)
+        self._checkpoints = Gauge("lineside_checkpoints_up", "1 while checkpoints can be written", registry=ours)
         self._waiting = Gauge(
             "lineside_outbox_waiting", "records a publisher was not told of", ["publisher"], registry=ours
         )
@@ -78,10 +80,15 @@ class Metrics:
         for role, fault in cameras.items():
             self._cameras.labels(role).set(not fault)
 
-    def evidence(self, *, skipped: int, failed: int) -> None:
-        """Records whose pictures were not kept."""
+    def evidence(self, *, skipped: int, failed: int, unentered: int) -> None:
+        """Records whose pictures were not kept, and files that wait for the evidence ledger."""
+        self._unentered.set(unentered)
         self._evidence.labels("queue_full").set(skipped)
         self._evidence.labels("disk").set(failed)
+
+    def checkpoints(self, *, fault: str) -> None:
+        """Why no checkpoint could be written, "" when they are."""
+        self._checkpoints.set(not fault)
 
     def publisher(self, name: str, *, connected: bool, waiting: int) -> None:
         """How far a publisher is behind."""

@@ -20,13 +20,14 @@ _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Gate(BaseModel):
-    """One thing that must not be worse than with the recipe in force."""
+    """One thing that must not be worse than with the recipe in force; ``few`` says that too few parts bear it out."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     held: bool
     text: str
+    few: str = ""
 
 
 class Comparison(BaseModel):
@@ -58,6 +59,11 @@ def read_comparison(challenger: Path) -> Comparison:
         raise GateNotMet(
             f"{path} cannot be used: {', '.join(keys) or error}", fix="make the challenger anew by `lineside retrain`"
         ) from error
+
+
+def gate_warnings(challenger: Path) -> tuple[str, ...]:
+    """Which gates of a comparison were held on so few parts that little is known; GateNotMet as ``read_comparison``."""
+    return tuple(f"{gate.name}: {gate.few}" for gate in read_comparison(challenger).gates if gate.held and gate.few)
 
 
 def require_gates(challenger: LoadedRecipe, champion: LoadedRecipe) -> None:

@@ -20,7 +20,7 @@ from inspection.images import read_image
 from inspection.inspect_frame import Inspection, error_verdict, measured_of
 from inspection.judge import asked_for, combined
 from inspection.model import Provider, load_model
-from inspection.recipe_config import Recipe, load_recipe
+from inspection.recipe_config import GOLDEN_WITH_FRAME, Recipe, load_recipe
 from inspection.recipe_lock import LOCK as LOCK
 from inspection.recipe_lock import lock_sha256 as lock_sha256
 from inspection.recipe_lock import verify as verify
@@ -137,6 +137,14 @@ class LoadedRecipe:
     def inspect_views(self, frames: Mapping[str, Frame]) -> dict[str, Inspection]:
         """Judge each view of a part alone, by role."""
         return {role: _of_camera(_inspected(role, view, frames), role) for role, view in self.views.items()}
+
+    def brought_goldens(self, frames: Mapping[str, Frame]) -> dict[str, Image]:
+        """By role the goldens that frames brought along, where the recipe says that these count."""
+        return {
+            role: frame.golden
+            for role, frame in frames.items()
+            if frame.golden is not None and self.recipe.views[role].golden == GOLDEN_WITH_FRAME
+        }
 
     def inspect_image(self, frame: Image, golden: Image | None = None) -> Inspection:
         """Judge a frame by a recipe of one camera; UsageError when it has several."""

@@ -10,6 +10,7 @@ from inspection.check_sheet import draw_check
 from inspection.errors import UsageError
 from inspection.frame_files import parts_of
 from inspection.images import write_png
+from inspection.promotion_gate import gate_warnings
 from inspection.recipe import LoadedRecipe, open_recipe, read_selftests, run_selftest, seal, write_selftests
 from inspection.recipe_check import check_parts, recipe_warnings, report
 from inspection.recipe_lock import lock_sha256, read_lock, verify
@@ -278,6 +279,8 @@ def _key(args: argparse.Namespace) -> int:
 
 def _promote(args: argparse.Namespace) -> int:
     sha256 = promote(args.challenger, args.folder, who=args.who, why=args.why, trusted=args.trusted)
+    for few in gate_warnings(args.folder):
+        print(f"warning: gate {few}", file=sys.stderr)
     print(
         f"{args.folder}: version {sha256[:16]} is in force{_signed_by(args.folder)}; stations take it between two parts"
     )

@@ -21,6 +21,7 @@ GOLDEN_WITH_FRAME = "with-frame"
 LEAST_SCORE = 0.02  # models answer with nothing below about 0.01: a lower limit would never be reached
 MOST_SCORE = 0.99  # a limit above would switch the check off
 ROLE = NAME
+RAW, GOLDEN = "_raw", "_golden"  # how pictures that are kept beside the frame of a camera are called after its role
 MOST_VIEWS = 16
 _OLD_KEYS = ("camera", "model", "golden", "registration", "quality", "rules")  # at the top of a file of schema 1
 Pixel = Annotated[float, Field(ge=-100_000, le=100_000, allow_inf_nan=False)]
@@ -179,6 +180,13 @@ class Recipe(Section):
     def _serial_is_seen(self) -> "Recipe":
         if self.serial.camera and self.serial.camera not in self.views:
             raise ValueError(f"serial.camera is {self.serial.camera!r}, and the views are {', '.join(self.views)}")
+        return self
+
+    @model_validator(mode="after")
+    def _pictures_have_names(self) -> "Recipe":
+        beside = sorted({f"{role}{end}" for role in self.views for end in (RAW, GOLDEN)} & set(self.views))
+        if beside:
+            raise ValueError(f"the pictures of view {', '.join(beside)} would have the names of another view's")
         return self
 
 

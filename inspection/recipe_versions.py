@@ -180,8 +180,13 @@ def _earlier(recipe: Path, now: str, to: str) -> Path:
             )
         to = over[-1]
     found = [sha for sha in stored_versions(recipe) if _VERSION.fullmatch(to) and sha.startswith(to)]
-    if len(found) != 1 or found[0] == now:
-        why = "is in force" if found == [now] else "names several" if found else "is not kept here"
+    if set(found) <= {now} and _VERSION.fullmatch(to) and now.startswith(to):
+        raise UsageError(
+            f"version {now[:SHOWN]} of {recipe} is the one in force already, so nothing was changed",
+            fix=f"name an earlier one: {_known(recipe)}",
+        )
+    if len(found) != 1:
+        why = "names several" if found else "is not kept here"
         raise UsageError(f"version {to[:64]!r} of {recipe} {why}", fix=f"name another one: {_known(recipe)}")
     return versions / found[0][:SHOWN]
 

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ OLDEST_SCHEMA = 2  # earlier files lack late results
 MOST = 1000  # records a query gives at most
 BUSY_S = 5.0  # only a store that is being made or mended makes a reader wait
 LAST = 2**63 - 1  # before every row there can be
+_IN_SPAN = "judged_at >= ? AND judged_at < ? AND (? = '' OR lot = ?)"
+_PICTURES = "json_extract({0}, '$.evidence') NOT IN ('') AND json_extract({0}, '$.evidence') NOT LIKE 'skipped:%'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,27 @@ class Outline:
     verdict: Verdict
     judged_at: datetime
     record: Record | None
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Records judged from ``since`` until before ``until`` (None: no end), of one ``lot`` ("": of all)."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+    lot: str = ""
+
+    def values(self) -> tuple[str, str, str, str]:
+        """What ``_IN_SPAN`` asks for."""
+        since = "" if self.since is None else self.since.astimezone(UTC).isoformat()
+        until = "~" if self.until is None else self.until.astimezone(UTC).isoformat()  # "~" sorts after every time
+        return since, until, self.lot, self.lot
+
+    def holds(self, record: Record) -> bool:
+        """Whether a record lies in it."""
+        late_enough = self.since is None or record.judged_at >= self.since
+        early_enough = self.until is None or record.judged_at < self.until
+        return late_enough and early_enough and (not self.lot or record.trigger.lot == self.lot)
 
 
 class RecordReader:
@@ -91,17 +114,17 @@ class RecordReader:
 
     def rowid_of(self, record_id: str) -> int:
         """The row number of a record, 0 when there is none."""
-        rows = self._rows("SELECT rowid FROM records WHERE record_id = ?", (record_id,))
+        rows = self.rows("SELECT rowid FROM records WHERE record_id = ?", (record_id,))
         return int(rows[0][0]) if rows else 0
 
     def last_rowid(self) -> int:
         """The row number of the newest record, 0 before the first."""
-        return int(self._rows("SELECT coalesce(max(rowid), 0) FROM records")[0][0])
+        return int(self.rows("SELECT coalesce(max(rowid), 0) FROM records")[0][0])
 
     def headings(self, after: int, limit: int) -> list[Heading]:
         """Row number, id and verdict of the records after a row, oldest first, up to ``MOST`` of them."""
         sql = "SELECT rowid, record_id, verdict FROM records WHERE rowid > ? ORDER BY rowid LIMIT ?"
-        return [Heading(row, name, Verdict(verdict)) for row, name, verdict in self._rows(sql, (after, _some(limit)))]
+        return [Heading(row, name, Verdict(verdict)) for row, name, verdict in self.rows(sql, (after, _some(limit)))]
 
     def outlines_before(self, rowid: int, limit: int) -> list[Outline]:
         """What counting needs of the records stored before a row, newest first; OK records are not read whole."""
@@ -119,7 +142,7 @@ class RecordReader:
                 int(rowid), lot, Verdict(verdict), datetime.fromisoformat(at),
                 None if text is None else read_record(text, None, self.path),
             )
-            for rowid, lot, verdict, at, text in self._rows(sql, values)
+            for rowid, lot, verdict, at, text in self.rows(sql, values)
         ]  # fmt: skip
 
     def rejected_before(self, rowid: int, recipe_id: str, limit: int, *, span: int) -> list[tuple[int, Record]]:
@@ -128,11 +151,29 @@ class RecordReader:
                    ORDER BY records.rowid DESC LIMIT ?"""
         return self._records(where, rowid, rowid - span, recipe_id, _some(limit))
 
+    def span_rows(self, span: Span) -> tuple[int, int]:
+        """The lowest and the highest row number of the records in a span; (0, -1) when there are none."""
+        sql = f"SELECT coalesce(min(rowid), 0), coalesce(max(rowid), -1) FROM records WHERE {_IN_SPAN}"
+        first, last = self.rows(sql, span.values())[0]
+        return int(first), int(last)
+
+    def with_pictures(self, rowids: Sequence[int], span: Span) -> list[int]:
+        """Those of some rows, at most ``MOST``, that lie in a span and whose records name pictures, in the order given."""
+        marks = ",".join("?" * len(rowids[:MOST]))
+        sql = f"""SELECT records.rowid FROM records LEFT JOIN late_results USING (record_id)
+                  WHERE records.rowid IN ({marks}) AND {_IN_SPAN} AND (
+                      (json_valid(records.json) AND {_PICTURES.format("records.json")})
+                      OR (json_valid(late_results.json) AND {_PICTURES.format("late_results.json")})
+                  )"""
+        found = {int(row[0]) for row in self.rows(sql, (*rowids[:MOST], *span.values()))}
+        return [rowid for rowid in rowids[:MOST] if rowid in found]
+
     def _records(self, where: str, *values: Value) -> list[tuple[int, Record]]:
-        rows = self._rows(f"{WITH_LATE} WHERE {where}", values)
+        rows = self.rows(f"{WITH_LATE} WHERE {where}", values)
         return [(int(rowid), read_record(text, late, self.path)) for rowid, text, late in rows]
 
-    def _rows(self, sql: str, values: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
+    def rows(self, sql: str, values: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a query; the reading is over when they are returned."""
         with self._lock:
             if self._closed:
                 raise StoreError(f"the record store {self.path} was closed", fix="open it again")

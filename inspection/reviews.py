@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from inspection.chain import CHAIN_SQL, append, begin
 from inspection.errors import ReviewConflict, StoreError
+from inspection.read_only import ReadOnlyFile
 from inspection.sqlite_file import Kind, SqliteFile
 from inspection.types import Review
 
@@ -54,6 +56,7 @@ MIGRATIONS = (
     ) STRICT;
     CREATE INDEX claims_by_seat ON claims (person, seat);
     """,
+    CHAIN_SQL,
 )
 REVIEWS = Kind(
     "file of reviews",
@@ -98,6 +101,11 @@ class ReviewStore:
         self.path = path
         self._file = SqliteFile(path, MIGRATIONS, REVIEWS, busy_s=BUSY_S, mark=MARK)
         self.rows = self._file.rows
+        try:
+            begin(self._file, "reviews")
+        except StoreError:
+            self._file.close()
+            raise
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
@@ -129,17 +137,18 @@ class ReviewStore:
                 "INSERT INTO reviews (key, record_id, disposition, reviewer, at, comment) VALUES (?, ?, ?, ?, ?, ?)",
                 row,
             )
+            number = int(added.lastrowid or 0)
+            append(database, "review", review.record_id, (number, *row))
             self.settle(database, review.record_id)
             # Only the reviewer's own hold ends: somebody who got the part after its lease ended keeps it.
             database.execute(
                 "DELETE FROM claims WHERE record_id = ? AND person = ?", (review.record_id, review.reviewer)
             )
-            return int(added.lastrowid or 0)
+            return number
 
     def of(self, record_id: str) -> tuple[Review, ...]:
         """The reviews of a record, oldest first."""
-        rows = self.rows(f"SELECT {_COLUMNS} FROM reviews WHERE record_id = ? ORDER BY review_id", (record_id,))
-        return tuple(_review(row) for row in rows)
+        return reviews_of(self, record_id)
 
     def after(self, review_id: int, limit: int) -> list[tuple[int, Review]]:
         """Reviews with their numbers after a number (0: from the first), oldest first, up to ``MOST`` of them."""
@@ -165,6 +174,17 @@ class ReviewStore:
             database.execute(
                 "UPDATE waiting SET done = ?, unsure = ? WHERE record_id = ?", (int(done), len(rows), record_id)
             )
+
+
+def reviews_of(file: "ReviewStore | ReadOnlyFile", record_id: str) -> tuple[Review, ...]:
+    """The reviews of a record, oldest first, from the file as it was opened; () when there is no file."""
+    rows = file.rows(f"SELECT {_COLUMNS} FROM reviews WHERE record_id = ? ORDER BY review_id", (record_id,))
+    return tuple(_review(row) for row in rows)
+
+
+def read_reviews(store: Path) -> ReadOnlyFile:
+    """The reviews of a record store for reading alone: no lock that a page needs is taken."""
+    return ReadOnlyFile(reviews_path(store), REVIEWS, mark=MARK, newest=len(MIGRATIONS))
 
 
 def _check(review: Review, key: str) -> None:

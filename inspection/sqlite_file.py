@@ -58,7 +58,7 @@ def named(path: Path, kind: Kind) -> Iterator[None]:
         raise StoreError(
             f"the {kind.name} {path} cannot keep {error.object!r}: it is no valid text", fix=kind.bad_text
         ) from error
-    except (sqlite3.Error, OverflowError) as error:
+    except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:  # a damaged schema is quoted in damaged letters
         how, fix = _in_words(getattr(error, "sqlite_errorname", ""), kind)
         raise StoreError(f"the {kind.name} {path} {how} ({error})", fix=fix) from error
 
@@ -72,6 +72,13 @@ def _in_words(code: str, kind: Kind) -> tuple[str, str]:
     }
     otherwise = ("cannot be used", "close other programs that use the file, then try again")
     return own.get(family) or _FIXES.get(family, otherwise)
+
+
+def read_only(path: Path, *, busy_s: float) -> sqlite3.Connection:
+    """A connection that can write nothing and takes no lock that a writer needs; sqlite3.Error when there is no file."""
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=busy_s, isolation_level=None, check_same_thread=False
+    )
 
 
 def check_version(version: int, newest: int, path: Path, kind: Kind) -> None:

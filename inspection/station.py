@@ -39,9 +39,11 @@ from inspection.inspect_frame import error_verdict
 from inspection.inspector import Inspector, Job, Outcome, with_reason
 from inspection.log import event
 from inspection.metrics import Metrics
+from inspection.notary import Notary
 from inspection.outbox import Outbox, PublisherStatus
 from inspection.plugins import resolve
 from inspection.recipe import LoadedRecipe
+from inspection.recipe_config import GOLDEN, RAW
 from inspection.service import Service
 from inspection.shelf import Refusal, Shelf
 from inspection.station_desk import Desk, Facts
@@ -77,12 +79,13 @@ class Station:
         self.controller: Controller = resolve(CONTROLLERS, config.controller.kind, "controller")(config.controller)
         kinds = {config.controller.kind, *(camera.kind for camera in config.cameras.values())}
         self.simulated = not DEVICE_STAND_INS.isdisjoint(kinds)
+        self.notary = Notary(config)
         self.store = Store(Path(config.store), outbox=bool(config.publishers))
         self.outbox = Outbox(
             Path(config.store), config.publishers, station_id=config.station_id, limit=config.outbox_limit
         )
         self.evidence = EvidenceWriter(
-            Path(evidence.folder), queue_size=evidence.queue, min_free_mb=evidence.min_free_mb
+            Path(evidence.folder), queue_size=evidence.queue, min_free_mb=evidence.min_free_mb, store=Path(config.store)
         )
         self.inspector = Inspector(self.cameras, keep_warm_ms=config.keep_warm_ms)
         self.metrics = Metrics(config.station_id)
@@ -114,6 +117,7 @@ class Station:
         self.controller.set_recipes(self._recipes)
         self.controller.open()
         self.shelf.watch()
+        self.notary.open()
         self.desk.open()
         self._show_state()
         self.service.ready(f"recipe {self.recipe.recipe_id}")
@@ -130,8 +134,10 @@ class Station:
         """
         with ExitStack() as last_to_first:
             last_to_first.callback(self._close_desk)
-            for device in (self.service, self.metrics, self.store, self.shelf, self.outbox, self.evidence):
+            # The notary reads the ledger once more: with the writer's connection open it leaves no files behind.
+            for device in (self.service, self.metrics, self.store, self.evidence, self.notary, self.shelf, self.outbox):
                 last_to_first.callback(device.close)
+            last_to_first.callback(self.evidence.finish)
             for camera in self.cameras.values():
                 last_to_first.callback(camera.close)
             last_to_first.callback(self.inspector.close)
@@ -262,9 +268,9 @@ class Station:
         if outcome.spent_ms > job.recipe.deadline_ms and judgement.verdict != Verdict.ERROR:
             text = f"judged after {outcome.spent_ms:.0f} ms, the deadline is {job.recipe.deadline_ms} ms"
             record = self._record(job.trigger, error_judgement("station.deadline", text), outcome=outcome)
-            return replace(record, late=self._late_result(outcome, record))
+            return replace(record, late=self._late_result(job.recipe, outcome, record))
         judgement = self._without_repeat(job, outcome)
-        return self._with_evidence(self._record(job.trigger, judgement, outcome=outcome), outcome)
+        return self._with_evidence(job.recipe, self._record(job.trigger, judgement, outcome=outcome), outcome)
 
     def _without_repeat(self, job: Job, outcome: Outcome) -> Judgement:
         """ERROR for a serial that was judged before, where the recipe forbids that."""
@@ -289,7 +295,7 @@ class Station:
         self._late = None
         self.metrics.late()
         try:
-            self.store.commit_late(record.record_id, self._late_result(job.outcome, record))
+            self.store.commit_late(record.record_id, self._late_result(job.recipe, job.outcome, record))
         except StoreError as error:
             event("store.failed", level=logging.ERROR, what=error.what, fix=error.fix, late_result_of=record.record_id)
             self.healthy = False
@@ -330,14 +336,17 @@ class Station:
             measured=outcome.seen.measured if outcome else (),
         )
 
-    def _with_evidence(self, record: Record, outcome: Outcome) -> Record:
+    def _with_evidence(self, recipe: LoadedRecipe, record: Record, outcome: Outcome) -> Record:
         if not outcome.frames:
             return record
         if record.judgement.verdict == Verdict.OK and not self._is_kept(record):
             return record
         images: list[tuple[str, Image]] = [(role, frame.image) for role, frame in outcome.frames.items()]
-        images += [(f"{role}_raw", frame.raw) for role, frame in outcome.frames.items() if frame.raw is not None]
-        return replace(record, evidence=self.evidence.offer(record.record_id, record.trigger.lot, images))
+        images += [(f"{role}{RAW}", frame.raw) for role, frame in outcome.frames.items() if frame.raw is not None]
+        images += [(f"{role}{GOLDEN}", golden) for role, golden in recipe.brought_goldens(outcome.frames).items()]
+        verdict = record.judgement.verdict.name
+        text = self.evidence.offer(record.record_id, record.trigger.lot, images, verdict=verdict)
+        return replace(record, evidence=text)
 
     def _is_kept(self, record: Record) -> bool:
         """Whether an OK part leaves a picture."""
@@ -345,8 +354,8 @@ class Station:
         drawn = keep == "not-ok-and-sample" and is_sampled(record.record_id, self.config.hmi.review_ok_share)
         return keep == "all" or drawn
 
-    def _late_result(self, outcome: Outcome, record: Record) -> LateResult:
-        seen, kept = outcome.seen, self._with_evidence(record, outcome)
+    def _late_result(self, recipe: LoadedRecipe, outcome: Outcome, record: Record) -> LateResult:
+        seen, kept = outcome.seen, self._with_evidence(recipe, record, outcome)
         frames = tuple(frame.frame_id for frame in outcome.frames.values())
         stages = (*seen.stage_ms, ("total", outcome.spent_ms))
         return LateResult(seen.judgement, seen.detections, stages, utc_now(), frames, kept.evidence)
@@ -429,7 +438,10 @@ class Station:
             return
         self._looked_s = monotonic()
         self.metrics.show(self.state, store=self.healthy, cameras=self._faults)
-        self.metrics.evidence(skipped=self.evidence.skipped, failed=self.evidence.failed)
+        self.metrics.evidence(
+            skipped=self.evidence.skipped, failed=self.evidence.failed, unentered=self.evidence.unentered
+        )
+        self.metrics.checkpoints(fault=self.notary.fault)
         try:
             self.outbox.trim(self.store)
             self._publishers = self.outbox.status()
@@ -443,6 +455,7 @@ class Station:
         return Facts(
             self.state, self.recipe, self._signed_by, self._holding, self._recipes, self._faults,
             self._controller_fault, self._publishers, self.evidence, self.healthy,
+            self.notary.fault,
         )  # fmt: skip
 
     def _close_desk(self) -> None:

@@ -42,6 +42,7 @@ class Facts:
     publishers: Mapping[str, PublisherStatus]
     evidence: EvidenceWriter
     healthy: bool
+    checkpoint_fault: str = ""
 
 
 class Desk:
@@ -129,9 +130,9 @@ class Desk:
             },
             evidence=EvidenceStatus(
                 folder=str(evidence.folder), skipped=evidence.skipped, failed=evidence.failed,
-                last_error=evidence.last_error, free_mb=None,
+                last_error=evidence.last_error, free_mb=None, unentered=evidence.unentered,
             ),
             store_free_mb=None, healthy=facts.healthy, model=", ".join(dict.fromkeys(one.card.name for one in models)),
             provider=models[0].provider, threads=models[0].threads, deadline_ms=recipe.deadline_ms,
-            refused=self._refused, last_request=self._outcome,
+            refused=self._refused, last_request=self._outcome, checkpoint_fault=facts.checkpoint_fault,
         )  # fmt: skip

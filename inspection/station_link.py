@@ -60,13 +60,17 @@ class PublisherState(_Part):
 
 
 class EvidenceStatus(_Part):
-    """How pictures fare: records whose pictures found the queue full (skipped), or that the disk did not take (failed)."""
+    """How pictures fare: records whose pictures found the queue full (skipped), or that the disk did not take (failed).
+
+    ``unentered`` files are on the disk, and wait for an evidence ledger that cannot be written.
+    """
 
     folder: _Text
     skipped: int
     failed: int
     last_error: _Text
     free_mb: float | None
+    unentered: int = 0
 
 
 class RefusedRecipe(_Part):
@@ -92,6 +96,7 @@ class StationStatus(_Part):
 
     ``state`` is the name of a StationState, ``holding`` why no recipe is in force ("" = one is), ``cameras`` the fault of
     each role ("" = good), ``recipes`` what can be asked for; free space is None where the disk could not say.
+    ``checkpoint_fault`` says why what was recorded last could not be signed ("" = it was).
     """
 
     station_id: str
@@ -116,6 +121,7 @@ class StationStatus(_Part):
     deadline_ms: int
     refused: RefusedRecipe | None = None
     last_request: RequestOutcome | None = None
+    checkpoint_fault: _Text = ""
 
 
 class RecipeRequest(BaseModel):

@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 
+from inspection.chain import CHAIN_SQL, append, begin
 from inspection.errors import StoreError
 from inspection.sqlite_file import Kind, SqliteFile, named
 from inspection.types import LateResult, Record, Trigger, utc_now
@@ -73,7 +74,7 @@ MIGRATIONS = (
     "DROP TABLE reviews;",  # no program ever wrote it; reviews are in a file of their own
     """
     CREATE INDEX records_by_time ON records (judged_at);
-    CREATE INDEX records_not_ok ON records (judged_at) WHERE verdict <> 1;
+    CREATE INDEX records_not_ok ON records (judged_at, verdict) WHERE verdict <> 1;
     CREATE TABLE judged_by (
         first_row     INTEGER PRIMARY KEY,
         recipe_id     TEXT NOT NULL,
@@ -89,9 +90,11 @@ MIGRATIONS = (
                          CASE WHEN json_valid(json) THEN json_extract(json, '$.model_sha256') END AS model FROM records)
             WINDOW rows_in_order AS (ORDER BY number)
         ) WHERE NOT same;
-    """,
+    """
+    + CHAIN_SQL,
 )
 BUSY_MS = 2000
+ACCEPTED = "SELECT json, accepted_at FROM triggers WHERE trigger_id = ?"
 WITH_LATE = """SELECT records.rowid, records.json, late_results.json
                FROM records LEFT JOIN late_results ON late_results.record_id = records.record_id"""
 RECORD_STORE = Kind(
@@ -127,6 +130,11 @@ class Store:
         self._claim: sqlite3.Connection | None = None
         self._file = SqliteFile(path, MIGRATIONS, RECORD_STORE, busy_s=BUSY_MS / 1000)
         self._rows = self._file.rows
+        try:
+            begin(self._file, "records", "late_results")
+        except StoreError:
+            self._file.close()
+            raise
 
     def close(self) -> None:
         """Close the file and give up the claim; a second call does nothing."""
@@ -183,6 +191,8 @@ class Store:
         )  # fmt: skip
         with self.transaction() as database:
             added = database.execute("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            accepted = database.execute(ACCEPTED, (trigger.trigger_id,)).fetchone()
+            append(database, "record", record.record_id, (*row, *accepted))
             _note_change(database, int(added.lastrowid or 0), (row[4], record.recipe_sha256, record.model_sha256))
             database.execute("DELETE FROM open_triggers WHERE trigger_id = ?", (trigger.trigger_id,))
             self._put_down(database, "record", record.record_id)
@@ -190,7 +200,9 @@ class Store:
     def commit_late(self, record_id: str, late: LateResult) -> None:
         """Append the true result of a part that missed its deadline to its record; once a record."""
         with self.transaction() as database:
-            database.execute("INSERT INTO late_results VALUES (?, ?)", (record_id, late.to_json()))
+            row = (record_id, late.to_json())
+            database.execute("INSERT INTO late_results VALUES (?, ?)", row)
+            append(database, "late", record_id, row)
             self._put_down(database, "late", record_id)
 
     def _put_down(self, database: sqlite3.Connection, kind: str, record_id: str) -> None:

@@ -26,7 +26,12 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path} ({error.strerror})", fix="check the path and its permissions") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path} is no text file: byte {error.start} is {error.object[error.start]:#04x}, which no UTF-8 text holds there",
+            fix="give the TOML file itself, and save it as UTF-8",
+        ) from error
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}", fix="correct the line named above") from error
 
 

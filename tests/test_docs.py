@@ -28,8 +28,7 @@ def text_of(*pages: Path) -> str:
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="lineside")
     verbs = made.add_subparsers()
-    cli._add_runtime_verbs(verbs)
-    cli._add_other_verbs(verbs)
+    cli.add_verbs(verbs)
     return made
 
 

@@ -22,6 +22,7 @@ from inspection.publishers.mqtt import MqttConfig
 from inspection.publishers.postgres import PostgresConfig
 from inspection.publishers.webhook import WebhookConfig
 from inspection.recipe_config import QualitySection, Recipe, RegistrationSection, RoiSection, RuleSection, ViewSection
+from inspection.retention.section import RetentionRule, RetentionSection
 from inspection.serials import SerialSection
 
 PAGE = Path(__file__).resolve().parent.parent / "deploy" / "configuration.md"
@@ -36,6 +37,8 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("station.toml", StationConfig),
     ("station.toml [evidence]", EvidenceSection),
     ("station.toml [hmi]", HmiSection),
+    ("station.toml [retention]", RetentionSection),
+    ("station.toml [[retention.rules]]", RetentionRule),
     ('station.toml [cameras.NAME], kind = "folder"', FolderCameraConfig),
     ('station.toml [cameras.NAME], kind = "genicam"', GenicamCameraConfig),
     ('station.toml [cameras.NAME], kind = "opencv"', OpencvCameraConfig),

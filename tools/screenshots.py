@@ -1,7 +1,8 @@
 """Pictures of every page, as a panel (1280x800) and a telephone (390x844) show it: `python -m tools.screenshots`.
 
 A station on the demo recipe judges generated boards, `lineside hmi` and `lineside relabel` serve their pages, and the
-system's Chromium looks at them.  Needs `pip install ".[hmi,train]" playwright`.
+system's Chromium looks at them; the report is that of a month made by `tools.month`.  Needs
+`pip install ".[hmi,train,report]" playwright`.
 """
 
 import argparse
@@ -36,6 +37,8 @@ CAMERA = CameraModel(shift_px=6, rotate_deg=0.5, scale=0.005)
 QUALITY = 55  # of the JPEG files: small, and text stays readable
 PARTS = 40
 LIMIT_MS = 60_000
+MONTH = ("--parts", "60000", "--ng", "1800", "--reviews", "900", "--pictures", "60")
+QUIET_UNTIL = "2026-10-12"  # nothing is planted in the generated month before
 
 
 def boards(folder: Path) -> list[Sample]:
@@ -93,11 +96,13 @@ class Camera:
         self.browser = browser
         self.out = out
 
-    def take(self, page: Any, name: str) -> None:
-        """Both pictures of a page that is open."""
+    def take(self, page: Any, name: str, anchor: str = "") -> None:
+        """Both pictures of a page that is open, from the element ``anchor`` on."""
         for size, (width, height) in SIZES.items():
             page.set_viewport_size({"width": width, "height": height})
             page.wait_for_timeout(1200)
+            if anchor:
+                page.evaluate("id => document.getElementById(id).scrollIntoView()", anchor)
             page.screenshot(path=self.out / f"{name}_{size}.jpg", type="jpeg", quality=QUALITY)
             print(f"{name}_{size}.jpg", flush=True)
 
@@ -126,7 +131,12 @@ def hmi_pages(camera: Camera, top: str) -> None:
     page.goto("/review")
     page.wait_for_selector("#part:not([hidden])")
     camera.take(page, "review")
-    for path, name in (("/recipe", "recipes"), ("/accounts", "accounts"), ("/audit", "audit")):
+    for path, name in (
+        ("/recipe", "recipes"),
+        ("/trace?q=LOT-0815", "trace"),
+        ("/accounts", "accounts"),
+        ("/audit", "audit"),
+    ):
         page.goto(path)
         camera.take(page, name)
     context.close()
@@ -140,6 +150,20 @@ def relabel_page(camera: Camera, top: str) -> None:
     page.goto(f"{top}#3")
     page.wait_for_selector("#name:not(:empty)")
     camera.take(page, "relabel")
+    context.close()
+
+
+def report_page(camera: Camera, folder: Path) -> None:
+    """The report of a generated month: its head, and its control charts."""
+    month = [sys.executable, "-m", "tools.month", str(folder), *MONTH]
+    report = [sys.executable, "-m", "inspection", "report", str(folder / "station.toml"), "-o", str(folder / "report")]
+    for command in (month, [*report, "--baseline-until", QUIET_UNTIL, "--language", "en"]):
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
+    context = camera.browser.new_context()
+    page = context.new_page()
+    page.goto((folder / "report" / "report.html").as_uri())
+    camera.take(page, "report")
+    camera.take(page, "report_charts", "control")
     context.close()
 
 
@@ -167,6 +191,7 @@ def main() -> None:
         camera = Camera(browser, out)
         with lineside("relabel", folder / "parts", "--port", 0, "--order", "name", "--who", PERSON) as server:
             relabel_page(camera, address(server))
+        report_page(camera, folder / "month")
         with lineside("hmi", config, "--port", 0) as pages:
             top = address(pages)
             with lineside("run", config):

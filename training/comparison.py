@@ -22,12 +22,13 @@ from training.sides import Escape, named
 
 SCHEMA = 1
 CONFIDENCE = 0.95
+LEAST = 29  # of fewer independent groups, or good parts, even none that is wrong leaves more than 10 % possible
 _ORDER = ("worse", "other", "better")
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """One thing that must not be worse than with the champion; ``text`` says on what it rests."""
+    """One thing that must not be worse than with the champion; ``text`` says on what it rests, ``few`` that it is little."""
 
     name: str
     title: str
@@ -35,6 +36,7 @@ class Gate:
     champion: float
     challenger: float
     text: str
+    few: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,19 @@ def _escape_gate(before: Tally, after: Tally) -> Gate:
             f"challenger. Upper bound at {_percent(CONFIDENCE)} confidence, counted on {after.escape_units} independent groups: "
             f"{_percent(before.escape_bound)}, now {_percent(after.escape_bound)}."
         )
-    return Gate("escape_bound", "Escapes not worse", held, before.escape_bound, after.escape_bound, text)
+    few = _few(after.escape_units, "independent groups of defective parts", "escapes") if after.defective else ""
+    return Gate("escape_bound", "Escapes not worse", held, before.escape_bound, after.escape_bound, text, few)
+
+
+def _few(count: int, what: str, wrong: str) -> str:
+    """What so small a holdout cannot rule out; "" when it is large enough."""
+    if count >= LEAST:
+        return ""
+    bound = _percent(upper_bound(0, count, CONFIDENCE))
+    return (
+        f"This rests on {count} {what}, fewer than {LEAST}: even if none of them is among the {wrong}, up to {bound} may be "
+        f"at {_percent(CONFIDENCE)} confidence."
+    )
 
 
 def _percent(share: float) -> str:
@@ -151,7 +165,8 @@ def _overkill_gate(before: Tally, after: Tally) -> Gate:
             f"{after.overkill} with the challenger; a person had to look at {before.review_good} good parts, now at "
             f"{after.review_good}."
         )
-    return Gate("overkill", "Overkill not worse", held, before.overkill, after.overkill, text)
+    few = _few(after.good, "good parts", "rejected ones") if after.good else ""
+    return Gate("overkill", "Overkill not worse", held, before.overkill, after.overkill, text, few)
 
 
 def _returned_gate(judged: Judged) -> Gate:
@@ -236,6 +251,7 @@ def as_json(judged: Judged, held: Sequence[Gate], changed: Sequence[Change], fac
                 "champion": gate.champion,
                 "challenger": gate.challenger,
                 "text": gate.text,
+                "few": gate.few,
             }
             for gate in held
         ],

@@ -229,7 +229,10 @@ def _note(content: dict[str, Any], held: Sequence[Gate], chosen: Chosen) -> str:
         f"with dataset {content['taught']['dataset']} {content['taught']['version']}",
         f"compared on {content['holdout_parts']} held-out parts, version {content['holdout_version']}",
         f"limits {chosen.note}",
-        *(f"{'held' if gate.held else 'NOT HELD'}: {gate.title}. {gate.text}" for gate in held),
+        *(
+            f"{'held' if gate.held else 'NOT HELD'}: {gate.title}. {' '.join(filter(None, (gate.text, gate.few)))}"
+            for gate in held
+        ),
     ]
     return "\n".join(lines) + "\n"
 
@@ -237,6 +240,7 @@ def _note(content: dict[str, Any], held: Sequence[Gate], chosen: Chosen) -> str:
 def as_text(outcome: Outcome) -> str:
     """The result for people: gates, changed parts, where it lies."""
     lines = [f"{'held    ' if gate.held else 'NOT HELD'}  {gate.title}: {gate.text}" for gate in outcome.gates]
+    lines += [f"warning: {gate.title}: {gate.few}" for gate in outcome.gates if gate.few]
     lines.append(f"{len(outcome.changed)} parts changed their verdict; see {outcome.folder / made.PAGE}")
     lines.append(f"challenger: {outcome.folder}")
     return "\n".join(lines)

@@ -105,6 +105,11 @@ def _losing(status: StationStatus, lately: Lately) -> Iterator[Alarm]:
 
 
 def _soon(status: StationStatus, lately: Lately) -> Iterator[Alarm]:
+    if status.evidence.unentered:
+        files, why = str(status.evidence.unentered), status.evidence.last_error
+        yield Alarm(SOON, "evidence_unentered", {"files": files, "why": why})
+    if status.checkpoint_fault:
+        yield Alarm(SOON, "unsigned", {"why": status.checkpoint_fault})
     free = status.store_free_mb
     if free is not None and STORE_MB_OUT <= free < STORE_MB_LOW:
         yield Alarm(SOON, "store_disk_low", {"mb": f"{free:.0f}"})

@@ -13,17 +13,18 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 
 from inspection.config import StationConfig, is_loopback
-from inspection.hmi import accounts_page, board, pictures, recipe_page, review_page
+from inspection.hmi import accounts_page, board, pictures, recipe_page, review_page, trace_page
 from inspection.hmi.context import Context
 from inspection.web.access import Link, Role, Session
 from inspection.web.shell import READING, make_app
 
 HERE = Path(__file__).parent
-PAGES = (board, pictures, review_page, recipe_page, accounts_page)
+PAGES = (board, pictures, review_page, recipe_page, trace_page, accounts_page)
 LINKS = (
     Link("/", "nav_board"),
     Link("/review", "nav_review", Role.REVIEWER),
     Link("/recipe", "nav_recipe"),
+    Link("/trace", "nav_trace"),
     Link("/accounts", "nav_accounts", Role.ENGINEER),
     Link("/audit", "nav_audit", Role.ENGINEER),
 )

@@ -25,10 +25,11 @@ from inspection.hmi.context import Context
 from inspection.hmi.counts import Slot
 from inspection.hmi.event_stream import EventStream, message
 from inspection.hmi.findings import counted, reasons_of
-from inspection.hmi.no_picture import sentence
+from inspection.hmi.part_trace import part_trace
 from inspection.hmi.pictures import Pictures
 from inspection.hmi.reasons import explains_itself, in_words
 from inspection.hmi.watch import Sight, Watch
+from inspection.no_picture import sentence
 from inspection.types import Record, utc_now
 from inspection.web.shell import page, render
 from inspection.web.texts import Language, words
@@ -93,6 +94,9 @@ def routes(context: Context) -> list[Route]:
         record = context.pictures.record(request.path_params["record_id"])
         reviews = context.reviews.of(record.record_id)
         shown = part_values(record, context.pictures, request.state.language, most=50)
+        roles, recipes = shown["roles"], context.pictures.recipes
+        shown["heat"] = [] if shown["refused"] else [role for role in roles if recipes.gives_heat(record, role)]
+        shown |= part_trace(context, record.record_id, request.state.language)
         return render(request, "board_part.html", section="board", reviews=reviews, local=local, **shown)
 
     return [

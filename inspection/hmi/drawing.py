@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inspection.geometry import Window
 from inspection.types import Box
 
 Image = NDArray[np.uint8]
-Window = tuple[int, int, int, int]  # x1, y1, x2, y2 pixels
 WIDTHS = (96, 160, 320, 480, 640, 960, 1280, 1920, 2560)
 JPEG_QUALITY = 88
 _AROUND = 1.8  # side of a cut-out, as a multiple of the finding's longer side

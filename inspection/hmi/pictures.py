@@ -1,13 +1,13 @@
 """The pictures of records: frames, cut-outs of findings, the golden beside them, heat maps.
 
-    /picture/RECORD/ROLE.png          the frame as it was stored
+    /picture/RECORD/ROLE.png          the frame as it is stored: a JPEG where retention compressed it
     /picture/RECORD/ROLE.jpg?w=640    the same, at most so wide; with &marks=1 its counted findings outlined and numbered
     /golden/RECORD/ROLE.jpg?w=640     the golden of the version that judged, laid over that frame
     /finding/RECORD/N/frame?w=320     cut-out around finding N of ``findings.detections_of`` (from 0), w its longer side
     /finding/RECORD/N/golden?w=320    the same place on the golden
     /heat/RECORD/ROLE.jpg?w=640       the heat map over the frame, where the model gives one
 
-What cannot be shown is answered 404, with a drawing that says why (``no_picture``).  Nothing that a record or a request
+What cannot be shown is answered 404, with a drawing that says why (``placeholder``).  Nothing that a record or a request
 names becomes a path but through ``evidence_files``.  Two threads make the pictures, however many browsers ask.  They have the
 low priority of the whole process, not a lower one: a thread that starves may hold the interpreter's lock, and the pages
 would stand still with it.
@@ -29,16 +29,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from inspection.byte_cache import ByteCache
 from inspection.config import StationConfig
-from inspection.errors import InspectionError
-from inspection.evidence import SKIPPED, evidence_files, file_name
+from inspection.errors import InspectionError, StoreError
+from inspection.evidence import SKIPPED, evidence_of, file_name, picture_of
 from inspection.heat_picture import lay_heat
-from inspection.hmi.byte_cache import ByteCache
 from inspection.hmi.drawing import cut_out, fitted, jpeg, outlined, width_for, window_around
 from inspection.hmi.findings import counted, detections_of
-from inspection.hmi.no_picture import NoPicture, placeholder, sentence
-from inspection.hmi.recipe_of_record import RecipesOfRecords
+from inspection.hmi.placeholder import placeholder
 from inspection.images import read_bytes, read_image
+from inspection.log import event
+from inspection.no_picture import NoPicture, sentence
+from inspection.picture_state import PictureLedger, PictureState
+from inspection.recipe_of_record import RecipesOfRecords
 from inspection.record_reader import RecordReader
 from inspection.types import Detection, Record, Verdict, utc_now
 from inspection.web.shell import page, wants_json
@@ -52,10 +55,15 @@ THREADS = 2
 MOST_WAITING = 64  # pictures that may wait for a thread
 FRAMES_BYTES = 120_000_000
 MADE_BYTES = 80_000_000
+MOST_SOUND = 10_000  # files that need not be hashed again
 UNWRITTEN_S = 3.0  # evidence is written behind the line: so long a picture of a new record is waited for
 NEW_S = 15.0
 _LOOK_S = 0.1
-_KEEP = "private, max-age=86400, immutable"  # a record's pictures never change
+_KEEP = "private, max-age=86400, immutable"  # what a record's pictures show never changes
+
+
+# Why an OK part has no picture, by `keep` of the station's evidence.
+_OK_WITHOUT = {"not-ok": "ok_not_kept", "not-ok-and-sample": "ok_not_drawn"}
 
 
 class Pictures:
@@ -68,12 +76,15 @@ class Pictures:
         self._folder = Path(config.evidence.folder)
         self._frames: ByteCache[Image] = ByteCache(FRAMES_BYTES, lambda frame: int(frame.nbytes))
         self._made: ByteCache[bytes] = ByteCache(MADE_BYTES, len)
+        self._ledger = PictureLedger(config)
+        self._sound: dict[tuple[Path, int, int], None] = {}  # files that were found to be what was written
         self._room = threading.BoundedSemaphore(MOST_WAITING)
         self._pool = ThreadPoolExecutor(THREADS, "pictures", initializer=_one_core)
 
     def close(self) -> None:
         """End the threads; what still waits is not made."""
         self._pool.shutdown(cancel_futures=True)
+        self._ledger.close()
 
     def record(self, record_id: str) -> Record:
         """The record of this id; HTTPException 404 when there is none."""
@@ -93,17 +104,17 @@ class Pictures:
 
     def missing(self, record: Record) -> NoPicture | None:
         """Why a record can have no picture, as far as the record says; None when it should have one."""
-        evidence = _evidence(record)
+        evidence = evidence_of(record)
         if evidence.startswith(SKIPPED):
             return NoPicture("skipped", evidence.removeprefix(SKIPPED).strip())
         if evidence:
             return None
         if record.judgement.verdict == Verdict.OK:
-            return NoPicture("ok_not_kept")
+            return NoPicture(_OK_WITHOUT.get(self.config.evidence.keep, "none"))
         return NoPicture("no_frame" if not record.frame_ids else "none")
 
     async def frame_file(self, record: Record, role: str) -> Path:
-        """The stored frame of a camera; NoPicture when there is none.  That of a new record is waited for."""
+        """The stored frame of a camera; NoPicture when there is none, or it was altered.  A new record's is waited for."""
         refused = self.missing(record)
         if refused is not None:
             raise refused
@@ -111,16 +122,36 @@ class Pictures:
         while (path := self._stored(record, role)) is None and left > 0:
             await asyncio.sleep(_LOOK_S)
             left -= _LOOK_S
+        await run_in_threadpool(self._vouch, record, role, path)
         if path is None:
             raise NoPicture("not_written")
         return path
 
     def _stored(self, record: Record, role: str) -> Path | None:
-        wanted = f"_{file_name(role, 'image')}.png"
-        stem = _evidence(record).rpartition("/")[2]
-        return next(
-            (path for path in evidence_files(self._folder, _evidence(record)) if path.name == stem + wanted), None
-        )
+        return picture_of(self._folder, evidence_of(record), role)
+
+    def _vouch(self, record: Record, role: str, path: Path | None) -> None:
+        """NoPicture where the ledger says that the file was deleted, should be there, or is not what was written."""
+        key = None if path is None else _version(path)
+        if key is not None and key in self._sound:
+            return
+        wanted = file_name(role, "image")
+        for state in self._states(record):
+            if state.name == wanted and state.state == "deleted":
+                raise NoPicture("deleted", f"{state.rule}, {state.at:%Y-%m-%d %H:%M} UTC")
+            if state.name == wanted and state.state in ("altered", "missing"):
+                raise NoPicture(state.state)
+        if key is not None:
+            if len(self._sound) >= MOST_SOUND:
+                self._sound.clear()
+            self._sound[key] = None
+
+    def _states(self, record: Record) -> tuple[PictureState, ...]:
+        try:
+            return self._ledger.states(record)
+        except StoreError as error:  # what the files show is still shown; the audit says that the ledger cannot be read
+            event("pictures.ledger", what=error.what)
+            return ()
 
     async def made(self, key: tuple[object, ...], make: Make) -> bytes:
         """What ``make`` gives, made by one of the threads, or kept from before; HTTPException 503 when too many wait."""
@@ -221,10 +252,9 @@ def routes(context: "Context") -> list[Route]:
 async def _frame(pictures: Pictures, request: Request, record: Record) -> Response:
     role, kind = _named(request)
     if kind == "png":
-        content = await pictures.made(
-            ("file", record.record_id, role), _reading(await pictures.frame_file(record, role))
-        )
-        return Response(content, media_type="image/png")
+        path = await pictures.frame_file(record, role)
+        content = await pictures.made(("file", path), _reading(path))
+        return Response(content, media_type="image/png" if path.suffix == ".png" else "image/jpeg")
     marks = request.query_params.get("marks") == "1"
     return _jpeg(await pictures.show_frame(record, role, _width(request), marks=marks))
 
@@ -286,8 +316,13 @@ def _jpeg(content: bytes) -> Response:
     return Response(content, media_type="image/jpeg")
 
 
-def _evidence(record: Record) -> str:
-    return record.evidence or (record.late.evidence if record.late else "")
+def _version(path: Path) -> tuple[Path, int, int] | None:
+    """What changes when a file does; None when it is gone."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return path, about.st_mtime_ns, about.st_size
 
 
 def _one_core() -> None:

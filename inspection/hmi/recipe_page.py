@@ -4,6 +4,7 @@ Operators may ask the station for another recipe, engineers may also put an earl
 more before anything happens, and both leave a line in the audit.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from inspection.hmi.board import local
 from inspection.hmi.context import Context
 from inspection.recipe import lock_sha256
 from inspection.recipe_config import Recipe, load_recipe
-from inspection.recipe_lock import read_lock
+from inspection.recipe_lock import read_lock, verify
 from inspection.recipe_versions import Change, find_version, history, rollback, stored_versions
 from inspection.station_link import StationStatus, is_stale, read_status, request_recipe
 from inspection.web.access import Role
@@ -83,6 +84,7 @@ class _RecipePage:
             request, "recipes.html", section="recipes", station=status, stale=stale, recipes=recipes, chosen=chosen,
             versions=versions, changes=changes, trouble=trouble, local=local,
             request_id=request.query_params.get("request", ""), done=request.query_params.get("done", ""),
+            edited=_edited(folders[in_force]), taking=_is_taking(status, stale, recipes),
         )  # fmt: skip
 
     def outcome(self, request: Request) -> Response:
@@ -159,6 +161,24 @@ class _RecipePage:
     def _status(self) -> tuple[StationStatus | None, bool]:
         status = read_status(self._context.store)
         return status, status is None or is_stale(status)
+
+
+def _edited(folder: Path) -> str:
+    """What of a recipe's files is not as it was sealed; "" when all is."""
+    try:
+        verify(folder)
+    except InspectionError as error:
+        return error.what
+    except OSError as error:  # it is exchanged at this very moment
+        return f"{error.filename or folder}: {error.strerror}"
+    return ""
+
+
+def _is_taking(status: StationStatus | None, stale: bool, recipes: Sequence[Shown]) -> bool:
+    """Whether the station runs and still judges by another version than lies on the disk."""
+    if status is None or stale:
+        return False
+    return any(one.recipe_id == status.recipe_id and one.sha256 != status.recipe_sha256 for one in recipes)
 
 
 def recipe_folders(config: StationConfig) -> dict[str, Path]:

@@ -10,11 +10,12 @@ from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
 
+from inspection.geometry import overlap
 from inspection.hmi.context import Context
 from inspection.hmi.findings import Finding, counted, reasons_of
-from inspection.hmi.no_picture import NoPicture, sentence
 from inspection.hmi.reasons import explains_itself, in_words
-from inspection.types import Box, Detection, Disposition, Reason, Record, Review, Verdict
+from inspection.no_picture import NoPicture, sentence
+from inspection.types import Detection, Disposition, Reason, Record, Review, Verdict
 from inspection.web.texts import Language
 
 FRAME_WIDTH = 1280  # pixels of the pictures that a page shows
@@ -36,17 +37,6 @@ CHOICES: dict[Verdict, tuple[Disposition, ...]] = {
 class _Earlier:
     record: Record
     finding: Finding
-
-
-def overlap(one: Box, other: Box) -> float:
-    """Intersection over union of two boxes, 0..1."""
-    wide = min(one[2], other[2]) - max(one[0], other[0])
-    high = min(one[3], other[3]) - max(one[1], other[1])
-    if wide <= 0 or high <= 0:
-        return 0.0
-    both = wide * high
-    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
-    return both / (areas - both)
 
 
 class PartTeller:

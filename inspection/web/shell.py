@@ -93,8 +93,7 @@ def page(path: str, endpoint: Endpoint, *, role: Role = Role.OPERATOR, methods: 
         visitor = request.cookies.get(_visitor(request), "")[:100]
         request.scope[_LIMIT] = BODY_LIMIT if session else STRANGER_LIMIT
         state.csrf_token = session.csrf_token if session else visitor or secrets.token_urlsafe(24)
-        kept = choose(request.cookies.get(LANGUAGE, ""), request.app.state.language)
-        state.language = choose(request.query_params.get("lang", ""), kept)
+        state.language = _language(request)
         if state.user.role < role:
             response = _refused(request, session)
         elif session and session.confined_to and request.url.path not in session.confined_to and role > Role.NOBODY:
@@ -107,6 +106,12 @@ def page(path: str, endpoint: Endpoint, *, role: Role = Role.OPERATOR, methods: 
         return response
 
     return Route(path, guarded, methods=list(methods), name=path)
+
+
+def _language(request: Request) -> Language:
+    """What the address asks for, or was chosen before, or else the site's own."""
+    kept = choose(request.cookies.get(LANGUAGE, ""), request.app.state.language)
+    return choose(request.query_params.get("lang", ""), kept)
 
 
 async def _answer(endpoint: Endpoint, request: Request) -> Response:
@@ -213,12 +218,16 @@ def _said(request: Request, status: int, what: str, fix: str = "") -> Response:
     state = request.state
     state.user = getattr(state, "user", NOBODY)
     state.csrf_token = getattr(state, "csrf_token", "")
-    state.language = getattr(state, "language", request.app.state.language)
+    state.language = _language(request)
     return render(request, "error.html", section="error", status=status, what=what, fix=fix, number=status)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    return _said(request, getattr(error, "status_code", 500), str(getattr(error, "detail", error)))
+    status = int(getattr(error, "status_code", 500))
+    detail = str(getattr(error, "detail", error))
+    t = words(_language(request), "error")
+    what = t["what_404"] if (status, detail) == (404, "Not Found") else detail  # what Starlette itself says
+    return _said(request, status, what, t.get(f"fix_{status}", ""))
 
 
 async def _own_error(request: Request, error: Exception) -> Response:

@@ -1,3 +1,5 @@
+import shutil
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -293,6 +295,36 @@ def test_folder_without_frames_is_an_error_on_open(tmp_path: Path) -> None:
     write_png(tmp_path / "S1.golden.png", picture(1))
     with pytest.raises(CameraError, match="found no image"):
         folder_camera(tmp_path).open()
+
+
+def test_a_folder_that_goes_is_a_fault_until_it_is_back(tmp_path: Path) -> None:
+    """A removed folder is said before a part is lost; frames fail at once, and come again when it is back, listed anew."""
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    camera = folder_camera(fill(frames, "a b"))
+    camera.open()
+    camera.grab(trigger(1), 1000)
+    assert "" == camera.fault()
+    shutil.rmtree(frames)
+    assert "not there" in until(camera.fault)
+    with pytest.raises(CameraError, match="is not there any more"):
+        camera.grab(trigger(2), 1000)
+    frames.mkdir()
+    assert "found no image" in until(lambda: "image" in camera.fault() and camera.fault())
+    fill(frames, "c")
+    assert until(lambda: camera.fault() == "")
+    assert "c.png" in camera.grab(trigger(3), 1000).frame_id
+    camera.close()
+    assert "" == camera.fault()
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    """The first true value of ``condition``, for at most half a minute."""
+    end_s = time.monotonic() + 30
+    while not (value := condition()):
+        assert time.monotonic() < end_s, "did not come about in time"
+        time.sleep(0.02)
+    return value
 
 
 def test_missing_folder_is_an_error_on_open(tmp_path: Path) -> None:

@@ -26,6 +26,9 @@ from inspection.evidence import evidence_files
 from inspection.images import read_image, write_png
 from inspection.recipe import LOCK, lock_sha256, seal
 from inspection.record_reader import RecordReader
+from inspection.retention.run import Retention
+from inspection.retention.section import RetentionRule, RetentionSection
+from inspection.retention.stop import Stop
 from inspection.reviews import ReviewStore, reviews_path
 from inspection.types import Disposition, Record, Review, Verdict, utc_now
 
@@ -182,6 +185,28 @@ def test_the_last_decision_counts(line: Path) -> None:
     assert gathered.unsure == 1
 
 
+def test_compressed_and_altered_pictures_are_told_apart(line: Path) -> None:
+    """A compressed picture is used and marked; a deleted one is left out with the rule, an altered one with a warning."""
+    review(line, ok1="confirmed", ok2="confirmed", ng1="confirmed", ng2="confirmed")
+    known = records(line)
+    config = load_station(line / "station.toml")
+    rules = (
+        RetentionRule(verdicts=("NG",), dispositions=("confirmed",), after_days=0, keep="compressed"),
+        RetentionRule(verdicts=("OK",), dispositions=("confirmed",), after_days=0, keep="nothing"),
+    )
+    section = RetentionSection(rules=rules, budget_ms_per_s=1000)
+    with closing(Retention(config.model_copy(update={"retention": section}), Stop())) as retention:
+        retention.one_pass(utc_now() + timedelta(hours=1))
+    (jpeg,) = evidence_files(Path(config.evidence.folder), known["ng2"].evidence)
+    jpeg.write_bytes(jpeg.read_bytes() + b"x")
+    dataset, gathered = gather(line)
+    assert ([sample.group for sample in dataset.samples], dataset.samples[0].image.suffix) == (["ng1"], ".jpg")
+    assert [("ng1", "compressed")] == [(row["serial"], row["picture"]) for row in rows(line)]
+    why = {left.record_id: left.why for left in gathered.left_out}
+    assert "by retention: rule 2: OK confirmed after 0 days keep nothing" in why[known["ok1"].record_id]
+    assert "altered" in why[known["ng2"].record_id]
+
+
 def test_what_cannot_be_used_is_named_and_counted(line: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Missing pictures, contradictions and unknown records are listed with why, on the page and in the folder."""
     known = records(line)
@@ -198,8 +223,8 @@ def test_what_cannot_be_used_is_named_and_counted(line: Path, capsys: pytest.Cap
     reasons = {row["record_id"]: row["why"] for row in rows(line, "left_out.jsonl")}
     assert "false_call contradicts the verdict OK" in reasons[known["ok2"].record_id]
     assert "escape contradicts the verdict NG" in reasons[known["ng1"].record_id]
-    assert "are not in" in reasons[known["ok3"].record_id]
-    assert "are not in" in reasons[known["ng2"].record_id]
+    assert "missing" in reasons[known["ok3"].record_id]
+    assert "missing" in reasons[known["ng2"].record_id]
     assert "no such record" in reasons["f" * 32]
 
 

@@ -498,7 +498,7 @@ def test_copies_are_folded_and_labelled_on_request(tmp_path: Path, opened: Opene
         drag(page, (5, 5), (20, 20))
         page.click("#marks button")
         page.click("#applyAlike")
-        page.wait_for_function("() => document.getElementById('progressText').textContent === '2 of 6 done'")
+        page.wait_for_function("() => document.getElementById('progressText').textContent === '2 of all 6 images done'")
         all_saved(page)
         changes = list(read_history(served.folder))
         assert 1 == len({int(change.sample[-1]) % 3 for change in changes})

@@ -27,6 +27,7 @@ GOOD = StationStatus(
     evidence=EvidenceStatus(folder="", skipped=0, failed=0, last_error="", free_mb=9000.0), store_free_mb=9000.0,
     healthy=True, model="m", provider="cpu", threads=1, deadline_ms=2000,
 )  # fmt: skip
+UNENTERED = EvidenceStatus(folder="", skipped=0, failed=0, last_error="the disk is full", free_mb=9000.0, unentered=3)
 EMPTY = EvidenceStatus(folder="", skipped=1, failed=0, last_error="", free_mb=150.0)
 CASES: list[tuple[dict[str, Any], Lately, str, int]] = [
     ({"healthy": False, "state": "ERROR"}, Lately(), "unhealthy", STANDS),
@@ -37,6 +38,8 @@ CASES: list[tuple[dict[str, Any], Lately, str, int]] = [
     ({"state": "HALTED"}, Lately(), "halted", STANDS),
     ({}, Lately(errors=5, why="no frame"), "errors", LOSES),
     ({}, Lately(failed=2), "evidence_failed", LOSES),
+    ({"evidence": UNENTERED}, Lately(), "evidence_unentered", SOON),
+    ({"checkpoint_fault": "the disk is full"}, Lately(), "unsigned", SOON),
     ({}, Lately(skipped=2), "evidence_skipped", LOSES),
     ({"store_free_mb": 100.0}, Lately(), "store_disk", LOSES),
     ({"store_free_mb": 900.0}, Lately(), "store_disk_low", SOON),

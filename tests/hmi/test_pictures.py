@@ -1,10 +1,13 @@
 """The pictures of records: the right ones, at the right place, or a sentence why there is none."""
 
+import hashlib
 import json
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -15,13 +18,17 @@ from hmi_site import Seen, Site
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inspection.byte_cache import ByteCache
 from inspection.evidence import evidence_files
-from inspection.hmi.byte_cache import ByteCache
+from inspection.evidence_ledger import EvidenceLedger, Picture, ledger_path
 from inspection.hmi.drawing import WIDTHS, width_for, window_around
 from inspection.hmi.findings import counted, detections_of
-from inspection.hmi.no_picture import placeholder
-from inspection.images import decode_image, read_grey
+from inspection.hmi.placeholder import placeholder
+from inspection.images import decode_image, read_grey, write_png
 from inspection.recipe import lock_sha256, seal
+from inspection.retention.run import Retention
+from inspection.retention.section import RetentionRule, RetentionSection
+from inspection.retention.stop import Stop
 from inspection.types import Judgement, LateResult, Record, Verdict, error_judgement, utc_now
 
 
@@ -124,7 +131,7 @@ def no_frame(record: Record) -> Record:
 
 @pytest.mark.parametrize(
     ("verdict", "change", "word"),
-    [("NG", skipped, "skipped"), ("NG", climbing, "not_written"), ("ERROR", no_frame, "no_frame"), ("OK", no_frame, "ok_not_kept")],
+    [("NG", skipped, "skipped"), ("NG", climbing, "not_written"), ("ERROR", no_frame, "no_frame"), ("OK", no_frame, "none")],
 )  # fmt: skip
 def test_missing_picture_says_why(site: Site, verdict: str, change: object, word: str) -> None:
     """A picture that is not there is a drawing with the reason, and JSON for a script."""
@@ -168,6 +175,29 @@ def test_model_without_a_heat_map_says_so(site: Site) -> None:
     record = site.add_part("NG")
     told = client.get(f"/heat/{record.record_id}/top.jpg", headers={"Accept": "application/json"})
     assert (404, "no_heat") == (told.status_code, told.json()["word"])
+
+
+def test_part_page_offers_no_heat_map_where_there_is_none(site: Site) -> None:
+    """A button that could only refuse is not shown; where the model cannot be known it is, and says why."""
+    client = site.client("ann")
+    record = site.add_part("NG")
+    shown = client.get(f"/part/{record.record_id}").text
+    assert f"/golden/{record.record_id}/top.jpg" in shown
+    assert "/heat/" not in shown
+    lost = site.add_part("NG", change=lambda one: replace(one, recipe_sha256="0" * 64))
+    assert f"/heat/{lost.record_id}/top.jpg" in client.get(f"/part/{lost.record_id}").text
+
+
+@pytest.mark.parametrize(
+    ("keep", "word"), [("not-ok", "ok_not_kept"), ("not-ok-and-sample", "ok_not_drawn"), ("all", "none")]
+)
+def test_good_part_without_a_picture_says_by_which_rule(site: Site, keep: str, word: str) -> None:
+    """Why an OK part has no picture depends on what the station keeps: nothing, those drawn for review, or all."""
+    record = site.add_part("OK", pictures=False)
+    evidence = site.config.evidence.model_copy(update={"keep": keep})
+    site.context.pictures.config = site.config.model_copy(update={"evidence": evidence})
+    told = site.client("ann").get(f"/picture/{record.record_id}/top.png", headers={"Accept": "application/json"})
+    assert (404, word) == (told.status_code, told.json()["word"])
 
 
 def test_heat_map_of_a_casting(site: Site, root: Path) -> None:
@@ -229,6 +259,71 @@ def test_damaged_picture_is_told(site: Site) -> None:
     path.write_bytes(path.read_bytes()[:1000])
     answer = site.client("ann").get(f"/picture/{record.record_id}/top.jpg", headers={"Accept": "application/json"})
     assert (404, "damaged") == (answer.status_code, answer.json()["word"])
+
+
+def entered(site: Site, record: Record) -> Path:
+    """The picture of a record, with its row in the ledger as the station would have entered it."""
+    folder = Path(site.config.evidence.folder)
+    (path,) = evidence_files(folder, record.evidence)
+    content = path.read_bytes()
+    name = path.relative_to(folder).as_posix()
+    row = Picture(
+        record.record_id, name, hashlib.sha256(content).hexdigest(), len(content), record.judged_at.isoformat(),
+        record.judgement.verdict.name,
+    )  # fmt: skip
+    with closing(EvidenceLedger(ledger_path(site.store_path))) as ledger:
+        ledger.enter([row])
+    return path
+
+
+def retained(site: Site, keep: str) -> None:
+    """One pass of retention over OK parts of any age."""
+    rule = RetentionRule(verdicts=("OK",), after_days=0, keep=keep)  # type: ignore[arg-type]
+    section = RetentionSection(rules=(rule,), budget_ms_per_s=1000, jpeg_level=75)
+    with closing(Retention(site.config.model_copy(update={"retention": section}), Stop())) as retention:
+        retention.one_pass()
+
+
+def test_deleted_picture_says_by_which_rule_and_when(site: Site) -> None:
+    """A picture that retention deleted is not simply missing; one that is gone without a tombstone is."""
+    deleted, gone = (site.add_part("OK", at=utc_now() - timedelta(minutes=5)) for _ in range(2))
+    entered(site, deleted)
+    retained(site, "nothing")
+    entered(site, gone).unlink()
+    client = site.client("ann")
+    told, other = (
+        client.get(f"/picture/{record.record_id}/top.jpg", headers={"Accept": "application/json"}).json()
+        for record in (deleted, gone)
+    )
+    assert ("deleted", "missing") == (told["word"], other["word"])
+    assert "rule 1: OK after 0 days keep nothing" in told["what"]
+    assert f"{utc_now():%Y-%m-%d}" in told["what"]
+
+
+def test_compressed_picture_is_shown_and_called_so(site: Site) -> None:
+    """The page of the part says that a JPEG is left, by which rule, and shows it."""
+    record = site.add_part("OK", at=utc_now() - timedelta(minutes=5))
+    path = entered(site, record)
+    client = site.client("ann")
+    before = grey(client.get(f"/picture/{record.record_id}/top.png").content)
+    retained(site, "compressed")
+    assert not path.exists()
+    answer = client.get(f"/picture/{record.record_id}/top.png")
+    assert (200, "image/jpeg") == (answer.status_code, answer.headers["content-type"])
+    assert alike(before, grey(answer.content)) > 0.95
+    text = client.get(f"/part/{record.record_id}").text
+    assert "compressed" in text
+    assert "rule 1: OK after 0 days keep compressed" in text
+
+
+def test_altered_picture_is_not_shown(site: Site) -> None:
+    """A whole picture that is not the one that was written is refused as evidence, also after it was shown before."""
+    record = site.add_part("NG", at=utc_now() - timedelta(minutes=5))
+    path, client = entered(site, record), site.client("ann")
+    assert 200 == client.get(f"/picture/{record.record_id}/top.jpg").status_code
+    write_png(path, np.zeros((640, 640), np.uint8))
+    told = client.get(f"/picture/{record.record_id}/top.jpg", headers={"Accept": "application/json"})
+    assert (404, "altered") == (told.status_code, told.json()["word"])
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 60)), max_size=80))

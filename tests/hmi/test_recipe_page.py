@@ -54,7 +54,7 @@ def two(tmp_path: Path, demo_recipe: Path, seen: dict[str, Seen]) -> Iterator[Si
 def station(site: Site) -> Iterator[None]:
     """A real station on the site's config, in a process of its own."""
     command = [sys.executable, "-m", "inspection", "run", str(site.folder / "station.toml")]
-    frame = Path(site.config.recipe) / "selftest" / "good.png"
+    frame = ROOT / "deploy" / "recipes" / "demo-pcb" / "selftest" / "good.png"
     shutil.copy(frame, site.folder / "frames" / "part.png")
     with (site.folder / "station.log").open("wb") as log:
         child = subprocess.Popen(command, cwd=ROOT, stderr=log, stdout=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
@@ -153,6 +153,31 @@ def test_engineer_puts_the_earlier_version_back(site: Site, browser: Browser) ->
     assert ("eve", "rollback", second, first) == (last.who, last.what, last.from_sha256, last.to_sha256)
     assert "recipe.rollback" in audited(site)
     assert "false</i>" in page.locator("main").inner_text()
+
+
+def test_what_is_in_force_follows_a_rollback_by_itself(two: Site, browser: Browser) -> None:
+    """After a rollback the page shows what the station took, without being loaded again, and then rests."""
+    first, second = with_versions(two)
+    with station(two):
+        page = browser.open(two, f"/recipe/rollback?recipe=demo-pcb&to={first}", "eve", "engineer")
+        page.get_by_label("Why").fill("false calls")
+        page.get_by_role("button", name="Put it in force").click()
+        page.wait_for_selector("text=The earlier version is in force", timeout=60000)
+        page.wait_for_selector(f"#now dd code:text-is('{first}')", timeout=60000)
+        page.wait_for_selector("#now:not([hx-get])")
+        assert second not in page.locator("#now").inner_text()
+
+
+def test_version_in_force_that_was_edited_is_told(site: Site) -> None:
+    """The seal of the version in force is looked at: a changed file is named, and what that means."""
+    client = site.client("ann")
+    with saying(site):
+        assert "not as it was sealed" not in client.get("/recipe").text
+        with (Path(site.config.recipe) / "golden.png").open("ab") as file:
+            file.write(b"x")
+        told = client.get("/recipe").text
+        assert "The version in force is not as it was sealed" in told
+        assert "golden.png was changed" in told
 
 
 def test_rollback_is_for_engineers(site: Site) -> None:

@@ -148,6 +148,16 @@ def test_new_never_overwrites(capsys: pytest.CaptureFixture[str], recipe: Path) 
     assert (code, "exists already" in err) == (2, True)
 
 
+def test_a_picture_that_cannot_be_written_is_called_by_its_name(
+    capsys: pytest.CaptureFixture[str], recipe: Path, tmp_path: Path
+) -> None:
+    """Where -o names no folder, the message names the picture that was asked for and no temporary file."""
+    code, _, said = run(capsys, "check", recipe, recipe / "selftest" / "good.png", "-o", tmp_path / "none" / "x.png")
+    assert code == 2
+    assert str(tmp_path / "none" / "x.png") in said
+    assert ".partial" not in said
+
+
 def test_check_shows_what_counts_and_what_does_not(
     capsys: pytest.CaptureFixture[str], recipe: Path, tmp_path: Path
 ) -> None:

@@ -138,6 +138,27 @@ def test_the_command_tells_and_ends_with_the_right_code(
 # ---- what is refused
 
 
+def test_a_gate_held_on_few_parts_is_said_at_promotion(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a tiny holdout bears out is warned of with its counts, and hinders nobody."""
+    challenger = challenger_of(recipe, tmp_path / "few", few="This rests on 3 good parts, fewer than 29")
+    assert 0 == cli.main(["recipe", "promote", str(challenger), str(recipe), "--who", "Anna", "--why", "new"])
+    told = capsys.readouterr()
+    assert "warning: gate overkill: This rests on 3 good parts" in told.err
+    assert "is in force" in told.out
+
+
+def test_rolling_back_to_the_version_in_force_changes_nothing(recipe: Path, challenger: Path) -> None:
+    """The version in force is no earlier one: that is said in a plain sentence, and nothing is changed."""
+    promote(challenger, recipe, **WHO)
+    now = lock_sha256(recipe)
+    for to in (now, now[:12]):
+        with pytest.raises(UsageError, match="is the one in force already, so nothing was changed"):
+            rollback(recipe, to=to, **WHO)
+    assert now == lock_sha256(recipe)
+
+
 def _no_comparison(challenger: Path, recipe: Path) -> None:
     (challenger / "comparison.json").unlink()
     seal(challenger)

@@ -99,7 +99,7 @@ def test_rejected_parts_of_one_recipe(store: Store, reader: RecordReader) -> Non
 def test_a_reader_cannot_write(store: Store, reader: RecordReader) -> None:
     """Nothing outside the station can take the lock that a commit needs."""
     with pytest.raises(StoreError, match="read-only"):
-        reader._rows("INSERT INTO probes VALUES (1, '')")
+        reader.rows("INSERT INTO probes VALUES (1, '')")
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="this system cannot stop a process")

@@ -24,7 +24,7 @@ def changed_toml(folder: Path, before: str, after: str) -> None:
     path.write_text(text.replace(before, after), encoding="utf-8")
 
 
-def challenger_of(recipe: Path, folder: Path, product: str = "newer") -> Path:
+def challenger_of(recipe: Path, folder: Path, product: str = "newer", few: str = "") -> Path:
     """A sealed challenger of the recipe in force that held every gate; the product's name tells it apart."""
     shutil.copytree(recipe, folder, ignore=shutil.ignore_patterns(LOCK, "comparison.json"))
     toml = folder / "recipe.toml"
@@ -37,7 +37,7 @@ def challenger_of(recipe: Path, folder: Path, product: str = "newer") -> Path:
         "champion_sha256": lock_sha256(recipe),
         "champion_model_sha256": loaded.model_sha256,
         "challenger_model_sha256": loaded.model_sha256,
-        "gates": gates(),
+        "gates": [{**gate, "few": few} for gate in gates()],
         "changed": [],
     }
     (folder / "comparison.json").write_text(json.dumps(comparison), encoding="utf-8")

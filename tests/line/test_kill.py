@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from line_bench import ROOT, sql
 
+from inspection.audit.run import audit
 from inspection.store import Store
 from inspection.types import Trigger, Verdict, error_judgement, utc_now
 from tools.kill_test import LineLog, compare
@@ -35,6 +36,19 @@ def test_no_kill_loses_doubles_or_contradicts_a_part(
     assert counted["kills"] == "8"
     assert counted["to be inspected"] == counted["triggers answered"]
     assert "Traceback" not in (out / "station.log").read_text(encoding="utf-8")
+
+
+def test_no_kill_breaks_the_chain_or_the_checkpoints(
+    killed: tuple[Path, "subprocess.CompletedProcess[str]"],
+) -> None:
+    """After kills at random moments the audit finds every row as it was written, and signed up to the last one."""
+    result = audit(killed[0] / "records.sqlite")
+    assert [finding for file in result.files for finding in (*file.damage, *file.findings)] == []
+    assert result.checkpoints.findings == ()
+    records = result.files[0]
+    assert records.newer == 0
+    assert records.entries == sum(records.rows.values()) > 0
+    assert result.checkpoints.lines >= 9  # one at each start
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """What fails around a station: store, disk, controller, program; and how it ends."""
 
+import json
 import shutil
 import signal
 import socket
@@ -24,10 +25,12 @@ from line_bench import (
     until,
 )
 
+from inspection.audit.pictures import check_pictures
 from inspection.cameras.folder import FolderCamera
 from inspection.controllers import StationState
 from inspection.controllers.simulated import SimulatedController
 from inspection.errors import ControllerError, StoreError
+from inspection.evidence_ledger import ledger_path
 from inspection.station import Station
 from inspection.types import Frame, Record, Trigger, utc_now
 from tools.kill_test import LineLog, compare
@@ -196,6 +199,56 @@ def test_a_full_disk_shows_state_error_until_there_is_space(
     assert verdicts == [int(record.judgement.verdict) for record in bench.records()]
     assert [("ok",)] == sql(bench.store, "PRAGMA integrity_check")
     assert (len(station.events("store.failed")), len(station.events("store.recovered"))) == (1, 1)
+
+
+@pytest.fixture
+def disk_of_pictures(bench: Bench) -> Iterator[Path]:
+    """The station's folder on a disk that holds some dozen pictures."""
+    mount = shutil.which("mount")
+    command = [mount or "mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(bench.folder)]
+    if mount is None or subprocess.run(command, check=False, capture_output=True).returncode != 0:
+        pytest.skip("needs the right to mount a small file system")
+    yield bench.folder
+    subprocess.run(["umount", "--lazy", str(bench.folder)], check=True)
+
+
+def test_retention_frees_a_full_disk_and_the_line_goes_on(disk_of_pictures: Path, bench: Bench) -> None:
+    """A disk filled to the last byte: ERROR with reason 44; retention deletes pictures of OK parts; then Ready and OK again."""
+    bench.frame("frame", bench.sealed_frame("OK"))
+    port = free_port()
+    limits = 'keep = "all"\n[retention]\nmin_free_gb = 0.001\nbudget_ms_per_s = 1000'
+    camera = 'kind = "folder"\nfolder = "frames"\nloop = true'
+    config = bench.config(modbus_line(port), camera=camera, evidence=limits)
+    station = bench.start(config)
+    command = [sys.executable, "-m", "inspection", "retention", str(config), "--once"]
+    plc = None
+    try:
+        station.ready()
+        plc = Plc(bench, port)
+        verdicts = [plc.inspected().verdict for _ in range(5)]
+
+        def freed() -> int:
+            done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
+            return int(json.loads(done.stdout)["deleted_files"])
+
+        assert freed() == 0  # it runs beside the station from the beginning
+        fill(disk_of_pictures / "ballast")
+        failed = plc.inspected()
+        while failed.verdict == 1:  # what is written fits into pages that the store has already
+            verdicts.append(failed.verdict)
+            failed = plc.inspected()
+        assert (failed.verdict, failed.reason_code) == (0, 44)
+        assert until(freed, 240.0) > 0  # pictures of the last seconds may still be on their way
+        verdicts += [failed.verdict, plc.inspected().verdict]
+        assert station.stop() == 0
+    finally:
+        if plc is not None:
+            plc.close()
+        station.close()
+    assert verdicts == [int(record.judgement.verdict) for record in bench.records()]
+    assert verdicts[-1] == 1
+    assert [("ok",)] == sql(bench.store, "PRAGMA integrity_check")
+    assert () == check_pictures(ledger_path(bench.store), bench.folder / "evidence").findings
 
 
 def fill(ballast: Path) -> None:

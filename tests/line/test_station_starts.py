@@ -112,11 +112,37 @@ def test_a_station_with_a_finished_line_ends_with_0(bench: Bench, frames: None) 
 # The command line
 
 
-def test_a_good_setup_is_told(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_good_setup_is_told(bench: Bench, frames: None, capsys: pytest.CaptureFixture[str]) -> None:
     """`lineside check` of a good config says what would run and opens nothing."""
     assert main(["check", str(bench.config(modbus_line(1502)))]) == 0
     assert "config ok" in capsys.readouterr().out
     assert not bench.store.exists()
+
+
+def test_folders_that_cannot_be_used_are_told_at_once(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    """`lineside check` tries the folders of store, evidence and cameras, and lists all that are missing or full."""
+    (bench.folder / "evidence").write_text("a file in the way")
+    config = bench.config(modbus_line(1502), evidence="")
+    text = config.read_text(encoding="utf-8").replace('"records.sqlite"', '"nowhere/records.sqlite"')
+    config.write_text(text.replace('folder = "frames"', 'folder = "no frames"'), encoding="utf-8")
+    said = checked(config, capsys)
+    assert "store: there is no folder" in said
+    assert "evidence: " in said
+    assert "is no folder" in said
+    assert "camera top: camera 'top' cannot read its folder" in said
+
+    (bench.folder / "evidence").unlink()
+    config = bench.config(modbus_line(1502), camera=f'kind = "folder"\nfolder = "{bench.sealed / "selftest"}"')
+    text = config.read_text(encoding="utf-8").replace("min_free_mb = 0", "min_free_mb = 999999999")
+    config.write_text(text, encoding="utf-8")
+    assert "no picture would be written" in checked(config, capsys)
+
+
+def test_a_file_that_is_no_text_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A picture given in place of the config is called no text file, with the place."""
+    path = tmp_path / "station.toml"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n\x00\x00")
+    assert "is no text file: byte 0 is 0x89" in checked(path, capsys)
 
 
 @pytest.mark.parametrize("verb", ["check", "run"])

@@ -1,4 +1,4 @@
-"""The systemd units: systemd itself reads them, and they shut what station and pages do not need."""
+"""The systemd units: systemd itself reads them, and they shut what station, pages and retention do not need."""
 
 import re
 import shutil
@@ -13,7 +13,7 @@ UNIT = UNITS / "lineside.service"
 MOST_EXPOSED = 2.5  # of 10; systemd 252 gives 1.8
 
 
-@pytest.fixture(params=("lineside.service", "lineside-hmi.service"))
+@pytest.fixture(params=("lineside.service", "lineside-hmi.service", "lineside-retention.service"))
 def unit(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A unit with a program that exists here, which is all that systemd misses."""
     copy = tmp_path / request.param
@@ -64,3 +64,13 @@ def test_the_watchdog_is_longer_than_the_longest_deadline() -> None:
     found = re.search(r"^WatchdogSec=(\d+)$", UNIT.read_text(encoding="utf-8"), re.MULTILINE)
     assert found
     assert longest_ms < 1000 * int(found[1])
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["Nice=19", "CPUSchedulingPolicy=batch", "IOSchedulingClass=idle", "User=lineside", "PrivateNetwork=yes",
+     "RestartPreventExitStatus=2", "Restart=on-failure"],
+)  # fmt: skip
+def test_retention_stands_behind_everything_else(line: str) -> None:
+    """It takes only the time that nobody needs, and reaches no network."""
+    assert line in (UNITS / "lineside-retention.service").read_text(encoding="utf-8").splitlines()

@@ -24,14 +24,14 @@ from datasets.todo import write_todo  # noqa: E402
 from inspection.cli import main as lineside  # noqa: E402
 from inspection.errors import GateNotMet, UsageError  # noqa: E402
 from inspection.images import read_grey, write_png  # noqa: E402
-from inspection.promotion_gate import require_gates  # noqa: E402
+from inspection.promotion_gate import gate_warnings, require_gates  # noqa: E402
 from inspection.recipe import lock_sha256, open_recipe, run_selftest, verify  # noqa: E402
 from inspection.recipe_lock import read_lock  # noqa: E402
 from inspection.recipe_new import Plan, ViewPlan, make_recipe  # noqa: E402
 from inspection.signing_keys import make_key, read_private_key  # noqa: E402
 from training.challenger import write_limits  # noqa: E402
 from training.limits import choose_limits  # noqa: E402
-from training.retrain import Asked, Outcome, retrain  # noqa: E402
+from training.retrain import Asked, Outcome, as_text, retrain  # noqa: E402
 from training.sides import divide  # noqa: E402
 
 CAMERA = CameraModel(shift_px=6, rotate_deg=0.5, scale=0.005)
@@ -125,6 +125,12 @@ def test_comparison_says_what_was_compared_on_what(finished: Outcome, champion: 
     assert all(gate["held"] for gate in told["gates"])
     assert all(isinstance(gate[who], int | float) for gate in told["gates"] for who in ("champion", "challenger"))
     require_gates(challenger, before)
+    few = {gate["name"]: gate["few"] for gate in told["gates"]}
+    assert "2 independent groups of defective parts, fewer than 29" in few["escape_bound"]
+    assert "4 good parts, fewer than 29" in few["overkill"]
+    assert few["escape_bound"] in (finished.folder / "comparison.html").read_text(encoding="utf-8")
+    assert 2 == as_text(finished).count("warning: ")
+    assert 2 == len(gate_warnings(finished.folder))
     learnt = {d.image[:12] for s, d in zip(dataset.samples, dataset.digests, strict=True) if s.split == "train"}
     held = {d.image[:12] for s, d in zip(dataset.samples, dataset.digests, strict=True) if s.split == "test"}
     seen = set(challenger.views["top"].model.card.trained_on.images_sha256)

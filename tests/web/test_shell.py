@@ -124,6 +124,17 @@ def test_operator_cannot_open_the_pages_of_an_engineer(client: Open) -> None:
     assert operator.get("/engineer").status_code == 403
 
 
+@pytest.mark.parametrize(("language", "gone", "barred"), [("en", "mistyped", "engineer"), ("zh", "地址", "工程师")])
+def test_refused_pages_say_what_to_do(client: Open, language: str, gone: str, barred: str) -> None:
+    """A page that is not there, and one that is for others, say what to do next, in the reader's language."""
+    operator = client(Operator("ann", TOKEN))
+    for path, status, said in (("/nowhere", 404, gone), ("/engineer", 403, barred)):
+        answer = operator.get(path, params={"lang": language})
+        assert (status, True) == (answer.status_code, said in answer.text)
+        told = operator.get(path, params={"lang": language}, headers={"Accept": "application/json"})
+        assert said in told.json()["fix"]
+
+
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "192.168.0.5:8420"])
 def test_foreign_host_name_is_refused(client: Open, host: str) -> None:
     """A site whose name was pointed at this computer gets nothing."""

@@ -1,27 +1,9 @@
-"""Why a picture cannot be shown, in words, and a drawing that says so in its place."""
+"""A drawing that says in words why there is no picture, in the picture's place."""
 
 from xml.sax.saxutils import escape
 
-from inspection.errors import InspectionError
-from inspection.web.texts import Language, words
-
 _ROW = 34  # characters of a line in the drawing
 _ROWS = 7
-
-
-class NoPicture(InspectionError):
-    """There is no such picture; ``word`` names the sentence on the pages, ``detail`` is of the record or the disk."""
-
-    def __init__(self, word: str, detail: str = "") -> None:
-        super().__init__(sentence("en", word, detail), fix=words("en", "board")["picture_fix"])
-        self.word = word
-        self.detail = detail
-
-
-def sentence(language: Language, word: str, detail: str = "") -> str:
-    """The reason in a language."""
-    text = words(language, "board")[f"picture_{word}"]
-    return f"{text} ({detail})" if detail else text
 
 
 def placeholder(text: str) -> bytes:

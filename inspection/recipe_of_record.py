@@ -11,18 +11,18 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
+from inspection.byte_cache import ByteCache
 from inspection.config import StationConfig
 from inspection.detector import grey_of, laid_golden
 from inspection.errors import InspectionError, RegistrationError
-from inspection.geometry import Tile
+from inspection.evidence import evidence_of, picture_of
+from inspection.geometry import Tile, Window
 from inspection.golden import GoldenTemplate, Registration, register
-from inspection.hmi.byte_cache import ByteCache
-from inspection.hmi.drawing import Window
-from inspection.hmi.no_picture import NoPicture
-from inspection.images import decode_image, read_bytes, to_grey
+from inspection.images import decode_image, read_bytes, read_grey, to_grey
 from inspection.model import load_model
+from inspection.no_picture import NoPicture
 from inspection.recipe import lock_sha256
-from inspection.recipe_config import GOLDEN_WITH_FRAME, Recipe, ViewSection, load_recipe
+from inspection.recipe_config import GOLDEN, GOLDEN_WITH_FRAME, Recipe, ViewSection, load_recipe
 from inspection.recipe_lock import read_lock
 from inspection.recipe_versions import find_version
 from inspection.types import Record
@@ -71,6 +71,7 @@ class RecipesOfRecords:
         self._goldens: ByteCache[GoldenTemplate] = ByteCache(GOLDENS_BYTES, _size)
         self._fits: ByteCache[Registration | RegistrationError] = ByteCache(FITS_KEPT, lambda fit: 1)
         self._views: ByteCache[View] = ByteCache(MODELS_KEPT, lambda view: 1)
+        self._tasks: ByteCache[str] = ByteCache(RECIPES_KEPT, lambda task: 1)
         self._one_model = Lock()
 
     def version(self, record: Record) -> Version:
@@ -124,12 +125,22 @@ class RecipesOfRecords:
         if not name:
             raise NoPicture("no_golden")
         if name == GOLDEN_WITH_FRAME:
-            raise NoPicture("golden_with_frame")
+            return self._brought_golden(record, role)
 
         def make() -> GoldenTemplate:
             return GoldenTemplate(to_grey(decode_image(version.sealed_file(name), name)))
 
         return self._goldens.get((version.sha256, name), make)
+
+    def _brought_golden(self, record: Record, role: str) -> GoldenTemplate:
+        """The golden that the frame of a camera brought along; NoPicture when it was not kept."""
+        path = picture_of(Path(self._config.evidence.folder), evidence_of(record), f"{role}{GOLDEN}")
+        if path is None:
+            raise NoPicture("golden_with_frame")
+        try:
+            return self._goldens.get((record.record_id, role), lambda: GoldenTemplate(read_grey(path)))
+        except InspectionError as error:
+            raise NoPicture("damaged", error.what) from error
 
     def _fit(
         self, record: Record, role: str, frame: Image, template: GoldenTemplate
@@ -157,6 +168,15 @@ class RecipesOfRecords:
             raise NoPicture("not_judged", "; ".join(reason.text for reason in seen.judgement.reasons))
         return seen.heat, min(rule.ng_score for rule in section.rules)
 
+    def gives_heat(self, record: Record, role: str) -> bool:
+        """Whether the model that judged gives a heat map; also where that cannot be known, because asking then says why."""
+        try:
+            version = self.version(record)
+            section = version.view(role)
+            return self._tasks.get((version.sha256, role), lambda: _task_of(version, section)) != "detect"
+        except NoPicture:
+            return True
+
     def _view(self, version: Version, role: str, section: ViewSection) -> View:
         version.sealed_file(section.model)
         try:
@@ -164,6 +184,14 @@ class RecipesOfRecords:
             return open_view(version.folder, f"{version.folder}: views.{role}", section, model)
         except InspectionError as error:
             raise NoPicture("recipe_changed", error.what) from error
+
+
+def _task_of(version: Version, section: ViewSection) -> str:
+    version.sealed_file(section.model)
+    try:
+        return load_model(version.folder / section.model, threads=1).card.task
+    except InspectionError as error:
+        raise NoPicture("recipe_changed", error.what) from error
 
 
 def _around(window: Window, shape: tuple[int, ...]) -> Window:

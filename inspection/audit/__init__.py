@@ -1,0 +1,1 @@
+"""Verifies that records, reviews and the evidence ledger are as they were written (`lineside audit`); reads only."""

@@ -1,0 +1,136 @@
+"""What an audit says: of each file what is wrong first, how much is wrong, and what is proven up to where."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Literal
+
+FindingKind = Literal[
+    "altered", "missing", "added", "moved",  # rows against the chain
+    "chain", "rewritten", "cut",  # the chain itself, and the chain against the checkpoints
+    "unsigned", "checkpoint", "change_point", "damaged", "schema", "picture",
+]  # fmt: skip
+MOST_KEPT = 1000  # findings kept of a table; beyond that they are counted
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as it was written.
+
+    ``row`` is the row's number (where a row is missing: the one it had), ``entry`` its number in the chain, None where
+    that is not known; ``place`` orders the findings of a file.  ``line`` is that of a checkpoint.
+    """
+
+    kind: FindingKind
+    what: str
+    table: str = ""
+    row: int | None = None
+    entry: int | None = None
+    record_id: str = ""
+    serial: str = ""
+    at: str = ""
+    line: int | None = None
+    place: float = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Delay:
+    """Rows that were signed later than they should have been: what was changed before does not show."""
+
+    table: str
+    row: int
+    at: str
+    signed_at: datetime
+    late_by: timedelta
+
+
+@dataclass(slots=True)
+class Findings:
+    """Collects findings: all are counted, the first ``MOST_KEPT`` are kept."""
+
+    kept: list[Finding] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, finding: Finding, times: int = 1) -> None:
+        """Count a finding, and keep it while there is room."""
+        self.counts[finding.kind] += times
+        if len(self.kept) < MOST_KEPT:
+            self.kept.append(finding)
+
+    def extend(self, other: "Findings") -> None:
+        """Take in those of another part of the same file."""
+        self.kept.extend(other.kept)
+        self.counts.update(other.counts)
+
+
+@dataclass(frozen=True, slots=True)
+class FileAudit:
+    """What is said of one file.
+
+    ``damage`` is about the file as a whole (SQLite's own check, schema, where reading ended); ``findings`` are in the
+    order of the chain, the first affected row first.  ``rows`` counts each table, ``uncovered`` its rows from before
+    there was a chain, ``proven`` those that are as a signed checkpoint has them, ``newer`` those after the last checkpoint.
+    ``proven_row`` is the last proven row of the first table with rows, ``proven_at`` when that was signed.
+    """
+
+    name: str
+    path: str
+    there: bool
+    rows: dict[str, int]
+    uncovered: dict[str, int]
+    entries: int
+    damage: tuple[Finding, ...]
+    findings: tuple[Finding, ...]
+    counts: dict[str, int]
+    proven: int
+    proven_row: int | None
+    proven_record: str
+    proven_at: datetime | None
+    newer: int
+    delays: tuple[Delay, ...]
+    delayed: int
+
+    @property
+    def first(self) -> Finding | None:
+        """The first row or entry that is affected; what is said of the whole file where no row is."""
+        return next(iter((*self.findings, *self.damage)), None)
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing was found."""
+        return not self.damage and not self.findings
+
+
+@dataclass(frozen=True, slots=True)
+class LinesAudit:
+    """What is said of the file of checkpoints: its lines, how many are signed by a known key, what is wrong, remarks."""
+
+    path: str
+    lines: int
+    signed: int
+    unsigned: int
+    first_at: datetime | None
+    last_at: datetime | None
+    keys: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    counts: dict[str, int]
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditResult:
+    """What an audit says altogether; ``pictures`` is None where they were not looked at."""
+
+    files: tuple[FileAudit, ...]
+    checkpoints: LinesAudit
+    copy: LinesAudit | None
+    pictures: FileAudit | None
+    remarks: tuple[str, ...]
+    seconds: float
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing was found anywhere."""
+        looked = (*self.files, *([self.pictures] if self.pictures else []))
+        lines = (self.checkpoints, *([self.copy] if self.copy else []))
+        return all(one.good for one in looked) and not any(one.findings for one in lines)

@@ -1,0 +1,106 @@
+"""What a report cannot claim, and why: said on top of it, not in a footnote."""
+
+from collections.abc import Iterator, Sequence
+
+import polars as pl
+
+from inspection.report.contents import Baseline, Caveat, ChartView, GalleryItem, MapView, Totals, Values
+from inspection.report.evidence_here import EvidenceHere
+from inspection.report.facts import Facts
+from inspection.report.versions_here import VersionsHere
+from inspection.store import MIGRATIONS
+
+FEW_PARTS = 100  # below which a share of 5 % is known to no better than about 4 to 5 points
+_NAMED = 5  # examples in a sentence
+
+
+def caveats(facts: Facts, totals: Totals, *, station_id: str, simulated: int) -> Iterator[Caveat]:
+    """Of the records themselves; ``simulated`` of the span are of simulated cameras, among ``facts`` or left out."""
+    yield from _of_the_span(facts, totals, simulated)
+    yield from _of_reviews(totals)
+    yield from _of_the_store(facts, station_id)
+    if facts.clock_steps:
+        first = facts.clock_steps[0]
+        most = round(max(step.by_s for step in facts.clock_steps))
+        yield _caveat("clock_set_back", at=first.at.isoformat(), by_s=most, times=len(facts.clock_steps))
+    if totals.serials_repeated:
+        names = ", ".join(totals.serials_used_twice[:_NAMED])
+        yield _caveat("serial_used_twice", serials=totals.serials_repeated, examples=names)
+    if totals.late:
+        yield _caveat("late_parts", records=totals.late)
+    if facts.came_since:
+        yield _caveat("being_written", records=facts.came_since)
+
+
+def _of_the_span(facts: Facts, totals: Totals, simulated: int) -> Iterator[Caveat]:
+    parts = totals.tally.parts
+    reported = bool(parts) and bool(facts.parts["simulated"].any())
+    if reported:
+        yield _caveat("simulated_report", records=parts)
+    elif simulated:
+        yield _caveat("simulated_apart", records=simulated) if parts else Caveat("only_simulated")
+    if not parts:
+        yield Caveat("empty_span")
+    elif parts == 1:
+        yield Caveat("one_part")
+    elif parts < FEW_PARTS:
+        yield _caveat("few_parts", parts=parts)
+    if totals.tally.judged and not totals.tally.ok:
+        yield Caveat("all_not_ok")
+
+
+def _of_reviews(totals: Totals) -> Iterator[Caveat]:
+    if not totals.tally.parts:
+        return
+    if not totals.reviewed:
+        yield Caveat("nothing_reviewed")
+    elif totals.unreviewed_not_ok:
+        yield _caveat("partly_reviewed", open=totals.unreviewed_not_ok)
+
+
+def _of_the_store(facts: Facts, station_id: str) -> Iterator[Caveat]:
+    if facts.store_version < len(MIGRATIONS):
+        yield _caveat("old_store", version=facts.store_version)
+    if facts.old_schemas:
+        names = ", ".join(str(schema) for schema, _ in facts.old_schemas)
+        yield _caveat("old_schema", records=sum(records for _, records in facts.old_schemas), schemas=names)
+    if facts.unreadable:
+        yield _caveat("unreadable", records=facts.unreadable)
+    others = facts.parts.filter(~pl.col("station_id").cast(pl.String).is_in(("", station_id)))["station_id"]
+    if others.len():
+        yield _caveat("another_station", stations=", ".join(sorted(str(name) for name in others.unique())[:_NAMED]))
+
+
+def of_what_is_here(versions: VersionsHere, evidence: EvidenceHere, maps: Sequence[MapView]) -> Iterator[Caveat]:
+    """Of recipes, pictures and places that are not here, or not any more."""
+    if versions.missing:
+        yield _caveat("recipe_not_here", recipes=", ".join(sha256[:12] for sha256 in versions.missing))
+    unplaced = sum(view.unplaced for view in maps if view.golden_png is not None)
+    if unplaced:
+        yield _caveat("findings_unplaced", findings=unplaced)
+    if evidence.skipped:
+        yield _caveat("pictures_skipped", records=evidence.skipped)
+    if evidence.deleted:
+        yield _caveat("evidence_deleted", records=evidence.deleted, of=evidence.wanted)
+    if evidence.missing:
+        yield _caveat("evidence_missing", records=evidence.missing, of=evidence.wanted)
+
+
+def of_the_pictures(items: Sequence[GalleryItem]) -> Iterator[Caveat]:
+    """Of the pictures that were looked at for the gallery."""
+    altered = {item.record_id for item in items if item.why_not.startswith("altered")}
+    if altered:
+        yield _caveat("evidence_altered", records=len(altered))
+
+
+def of_the_baseline(baseline: Baseline, charts: Sequence[ChartView]) -> Iterator[Caveat]:
+    """Of what the control limits rest on."""
+    if not baseline.declared and charts:
+        yield Caveat("baseline_whole_span")
+    elif baseline.declared and charts and all(view.chart.centre is None for view in charts):
+        yield Caveat("baseline_empty")
+
+
+def _caveat(key: str, **values: str | int | float) -> Caveat:
+    given: Values = tuple(values.items())
+    return Caveat(key, given)

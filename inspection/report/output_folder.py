@@ -1,0 +1,53 @@
+"""A folder that is there whole or not at all: written beside its place, then put there in one step."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from inspection.errors import UsageError
+from inspection.folder_swap import give_to_owner, swap, sync_folder
+from inspection.types import new_id
+
+NAMES = {"report.html", "report.json", "report.parquet", "findings.parquet", "tables"}
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder that becomes ``folder`` when the block ends well; an earlier report there is replaced.
+
+    UsageError, and nothing is touched, when there is something else at that place.
+    """
+    folder = folder.absolute()
+    _refuse_others(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = folder.parent / f".lineside-report-{new_id()}"
+    new.mkdir()
+    try:
+        yield new
+        for path in (new, *new.iterdir()):
+            give_to_owner(path)
+        sync_folder(new)
+        _put(new, folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)  # what failed, or what was there before
+
+
+def _put(new: Path, folder: Path) -> None:
+    if folder.exists():
+        _refuse_others(folder)  # somebody may have put something there meanwhile
+        swap(new, folder, folder.with_name(f".lineside-report-{new_id()}"))
+    else:
+        new.rename(folder)
+        sync_folder(folder.parent)
+
+
+def _refuse_others(folder: Path) -> None:
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise UsageError(f"{folder} is not a folder", fix="name a folder for the report with -o")
+    others = sorted({path.name for path in folder.iterdir()} - NAMES) if folder.exists() else []
+    if others:
+        raise UsageError(
+            f"{folder} holds something other than a report: {', '.join(others[:5])}",
+            fix="name a new folder with -o, or one with an earlier report, which is replaced",
+        )

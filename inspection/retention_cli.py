@@ -1,0 +1,97 @@
+"""`lineside retention`: compresses and deletes pictures by the station's rules, beside the running station."""
+
+import argparse
+import json
+import logging
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inspection.config import StationConfig, load_station
+from inspection.errors import StoreError
+from inspection.log import event
+
+if TYPE_CHECKING:
+    from inspection.retention.run import Retention, Summary
+    from inspection.retention.stop import Stop
+
+NOTHING_ASKED = "[retention] has no rule that compresses or deletes and no limit: every picture stays as it was written"
+
+
+def add_verb(verbs: Any) -> None:
+    """Add the verb to those of `lineside`."""
+    parser = verbs.add_parser(
+        "retention",
+        help="compress and delete pictures by the rules of [retention] until told to stop, beside the station",
+    )
+    parser.add_argument("config", type=Path, metavar="STATION.toml")
+    parser.add_argument("--once", action="store_true", help="one pass, then end")
+    parser.add_argument("--dry-run", action="store_true", help="say what a pass would do now; nothing is changed")
+    parser.set_defaults(func=_retention)
+
+
+def _retention(args: argparse.Namespace) -> int:
+    config = load_station(args.config)
+    if args.dry_run:
+        return _plan(config)
+    from inspection.retention.priority import step_back
+    from inspection.retention.run import Retention
+    from inspection.retention.stop import Stop
+
+    stop = Stop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda signum, _: stop.set())
+
+    retention = Retention(config, stop)
+    try:
+        granted = step_back()
+        if args.once:
+            print(_told(retention.one_pass(), retention.budget.share))
+        else:
+            event("retention.started", priority=granted, rules=len(config.retention.rules))
+            _serve(retention, stop)
+    finally:
+        retention.close()
+    if not config.retention.asks_for_something:
+        print(NOTHING_ASKED)
+    return 0
+
+
+def _serve(retention: "Retention", stop: "Stop") -> None:
+    """A pass, a pause, and so on; what a disk refuses now it may take later."""
+    while not stop.is_set():
+        try:
+            retention.one_pass()
+        except StoreError as error:
+            event("retention.failed", level=logging.ERROR, what=error.what, fix=error.fix)
+        except OSError as error:
+            event("retention.failed", level=logging.ERROR, what=str(error), fix="check the disk and its permissions")
+        if not retention.section.asks_for_something:
+            return
+        stop.wait(retention.section.every_s)
+
+
+def _plan(config: StationConfig) -> int:
+    from inspection.retention.run import planned
+
+    summary, by_rule = planned(config)
+    if not config.retention.asks_for_something:
+        print(NOTHING_ASKED)
+    for rule, records in by_rule.items():
+        print(f"{records} records\t{rule}")
+    print(_told(summary, None))
+    return 0
+
+
+def _told(summary: "Summary", share: float | None) -> str:
+    """The result as one line of JSON."""
+    row: dict[str, object] = {} if share is None else {
+        "compressed_files": summary.compressed, "deleted_files": summary.deleted,
+        "freed_mb": round(summary.freed_bytes / 1e6, 3), "busy_share": round(share, 4),
+        "left_as_they_are": len(summary.left),
+    }  # fmt: skip
+    row["on_disk_mb"] = round(summary.total_bytes / 1e6, 3)
+    row["protected_records"] = dict(summary.protected)
+    if summary.over_bytes:
+        row["over_limit_mb"] = round(summary.over_bytes / 1e6, 3)
+    return json.dumps(row)

@@ -1,0 +1,188 @@
+"""`lineside trace`: everything about a part; all parts of a lot, with a defect at a place, by a model or a recipe."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inspection.errors import UsageError
+
+if TYPE_CHECKING:
+    from inspection.trace import Tracer
+    from inspection.trace_search import Found
+
+MOST_LISTED = 10_000
+NOT_FOUND = 1
+Answer = tuple[int, dict[str, Any], Iterable[str]]  # exit code, document, lines
+
+
+def add_verb(verbs: Any) -> None:
+    """Add the verb to those of `lineside`."""
+    trace = verbs.add_parser(
+        "trace", help="everything about a part: what it was judged by, what was said of it, where it stands"
+    )
+    trace.add_argument("config", type=Path, metavar="STATION.toml")
+    trace.add_argument("serial", nargs="?", metavar="SERIAL", help="all records of this serial")
+    trace.add_argument("--record", metavar="ID", help="one record")
+    trace.add_argument("--lot", help="all parts of a lot")
+    trace.add_argument("--defect", metavar="CLASS", help="all parts with this defect; needs --since")
+    trace.add_argument(
+        "--model", metavar="SHA", help="all parts that this model judged, by the beginning of its SHA-256"
+    )
+    trace.add_argument("--recipe", metavar="SHA", help="the same of a recipe version, by its lock")
+    defect = trace.add_argument_group("with --defect")
+    defect.add_argument(
+        "--since", type=_time, metavar="DATE", help="from this day or time on, local where no zone is given"
+    )
+    defect.add_argument("--until", type=_time, metavar="DATE", help="before this day or time (default: up to now)")
+    defect.add_argument("--at", type=_place, metavar="X,Y", help="a place on the golden, pixels")
+    defect.add_argument("--within", type=float, default=20.0, metavar="PX", help="how near to it (default: 20)")
+    defect.add_argument("--roi", default="", help="only in this region")
+    defect.add_argument("--camera", default="", metavar="ROLE", help="only of this camera")
+    trace.add_argument("--limit", type=int, default=20, help=f"parts listed, 0 to {MOST_LISTED} (default: 20)")
+    trace.add_argument("--json", action="store_true", help="one JSON document instead of lines")
+    trace.set_defaults(func=_trace)
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone()
+
+
+def _place(text: str) -> tuple[float, float]:
+    x, y = text.split(",")
+    return float(x), float(y)
+
+
+def _trace(args: argparse.Namespace) -> int:
+    ask = _asked(args)
+    from inspection.record_reader import RecordReader  # what the help does not need
+    from inspection.station_places import read_places
+    from inspection.trace import Tracer
+
+    places = read_places(args.config)
+    reader = RecordReader(Path(places.store))
+    tracer = Tracer(places, reader)
+    try:
+        code, document, lines = ask(tracer, args)
+        for text in [json.dumps(document, ensure_ascii=False, indent=1)] if args.json else lines:
+            print(text)
+    finally:
+        tracer.close()
+        reader.close()
+    return code
+
+
+def _asked(args: argparse.Namespace) -> "Callable[[Tracer, argparse.Namespace], Answer]":
+    """The one thing that is asked for; UsageError when it is none, several, or no possible text."""
+    ways = {
+        "serial": _serial,
+        "record": _record,
+        "lot": _lot,
+        "defect": _defect,
+        "model": _judged_by,
+        "recipe": _judged_by,
+    }
+    asked = [name for name in ways if getattr(args, name) is not None]
+    if len(asked) != 1:
+        raise UsageError(
+            "one thing can be traced at a time" if asked else "what should be traced?",
+            fix="give a SERIAL, or one of --record, --lot, --defect, --model, --recipe",
+        )
+    text = str(getattr(args, asked[0]))
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{text!r} is no valid text", fix="give it in UTF-8, as the controller does") from error
+    if not 0 <= args.limit <= MOST_LISTED:
+        raise UsageError(f"--limit is {args.limit}", fix=f"give a number from 0 to {MOST_LISTED}")
+    if asked == ["defect"] and args.since is None:
+        raise UsageError("--defect needs a time to begin at", fix="--since 2026-11-01 (and --until, if you like)")
+    if not args.within > 0:
+        raise UsageError(f"--within is {args.within}", fix="give pixels of the golden, more than 0")
+    return ways[asked[0]]
+
+
+def _serial(tracer: "Tracer", args: argparse.Namespace) -> Answer:
+    from inspection.trace_document import serial_document
+    from inspection.trace_text import plain, serial_lines
+
+    trace = tracer.serial(args.serial, args.limit)
+    if trace.count:
+        return 0, serial_document(trace), serial_lines(trace)
+    near = ", ".join(map(plain, trace.near))
+    _tell(
+        f"there is no record of the serial {plain(args.serial)}",
+        f"serials that begin alike: {near}" if near else "no serial begins like it; is this the right station?",
+    )
+    return NOT_FOUND, serial_document(trace), ()
+
+
+def _record(tracer: "Tracer", args: argparse.Namespace) -> Answer:
+    from inspection.trace_document import part_document
+    from inspection.trace_text import part_lines, plain
+
+    part = tracer.record(args.record)
+    if part is not None:
+        return 0, part_document(part), part_lines(part)
+    _tell(f"there is no record {plain(args.record)}", "give the whole id, as reports and pages show it")
+    return NOT_FOUND, {}, ()
+
+
+def _lot(tracer: "Tracer", args: argparse.Namespace) -> Answer:
+    from inspection.trace_search import find_lot
+    from inspection.trace_text import plain
+
+    found = find_lot(tracer, args.lot, args.limit)
+    return _found(
+        found, args, f"there is no part of the lot {plain(args.lot)}", "lots are named as the controller gave them"
+    )
+
+
+def _defect(tracer: "Tracer", args: argparse.Namespace) -> Answer:
+    from inspection.trace_search import DefectSearch, find_defect
+    from inspection.trace_text import plain
+
+    search = DefectSearch(args.defect, args.since, args.until, args.roi, args.camera, args.at, args.within)
+    found = find_defect(tracer, search, args.limit)
+    known = (
+        f"the recipe in force knows {', '.join(map(plain, found.known))}" if found.known else "try an earlier --since"
+    )
+    return _found(found, args, f"no part is NG or REVIEW for {plain(args.defect)} there in that time", known)
+
+
+def _judged_by(tracer: "Tracer", args: argparse.Namespace) -> Answer:
+    from inspection.trace_search import find_judged_by
+    from inspection.trace_text import plain
+
+    name = args.model or args.recipe or ""
+    found = find_judged_by(tracer, args.limit, model=args.model or "", recipe=args.recipe or "")
+    kind = "model" if args.model is not None else "recipe"
+    if name and len(found.known) > 1 and all(one.startswith(name) for one in found.known):
+        raise UsageError(
+            f"{plain(name)} names {len(found.known)} {kind} versions", fix="give more digits: " + _some(found.known)
+        )
+    return _found(
+        found, args, f"no {kind} whose SHA-256 begins with {plain(name)} judged a part here", _some(found.known)
+    )
+
+
+def _some(names: tuple[str, ...]) -> str:
+    listed = ", ".join(name[:16] for name in names[:20])
+    return f"{listed} and {len(names) - 20} more" if len(names) > 20 else listed or "the store is empty"
+
+
+def _found(found: "Found", args: argparse.Namespace, nothing: str, fix: str) -> Answer:
+    from inspection.trace_document import found_document
+    from inspection.trace_text import found_lines
+
+    if found.tally.parts:
+        return 0, found_document(found), found_lines(found, args.limit)
+    _tell(nothing, fix)
+    return NOT_FOUND, found_document(found), ()
+
+
+def _tell(what: str, fix: str) -> None:
+    print(f"{what}\n{fix}", file=sys.stderr)

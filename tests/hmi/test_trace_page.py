@@ -1,0 +1,193 @@
+"""The page that finds parts, and what the page of a part shows of its trace."""
+
+import re
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+from hmi_site import PANEL, PHONE, Browser, Site
+
+from inspection.types import Detection, Judgement, Reason, Region, Review, Verdict, utc_now
+from inspection.web.texts import LANGUAGES, all_words
+
+HOSTILE = '"><img src=x onerror=alert(1)>'
+
+
+def got(site: Site, **asked: str) -> str:
+    """The page as an operator gets it."""
+    answer = site.client("ann").get("/trace", params=asked)
+    assert 200 == answer.status_code
+    return answer.text
+
+
+def links(text: str) -> list[str]:
+    """The parts that are listed."""
+    return re.findall(r'href="/part/([^"]+)"', text)
+
+
+def test_nobody_looks_without_logging_in(site: Site) -> None:
+    """A stranger is sent to the log-in page; an operator may look."""
+    site.add_part("OK")
+    answer = httpx.get(f"{site.url}/trace", follow_redirects=False)
+    assert (303, True) == (answer.status_code, answer.headers["location"].startswith("/login"))
+    assert "<h1>Trace a part</h1>" in got(site)
+
+
+def test_one_box_finds_serials_lots_and_records(shift_site: Site) -> None:
+    """What is typed is looked for as a serial, a lot and the id of a record; blanks around it do no harm."""
+    part = shift_site.add_part("NG", "ONE-MORE", lot="LOT-3")
+    for text in ("ONE-MORE", "LOT-3", part.record_id, "  ONE-MORE "):
+        assert [part.record_id] == links(got(shift_site, q=text))
+    in_lot = got(shift_site, q="LOT-1")
+    assert 12 == len(links(in_lot))
+    assert "<b>12</b> parts" in in_lot
+
+
+def test_serial_used_twice_is_said(site: Site) -> None:
+    """All records of a serial are listed, with the warning that there are several."""
+    parts = [site.add_part("OK", "TWICE", lot=lot) for lot in ("LOT-1", "LOT-2")]
+    text = got(site, q="TWICE")
+    assert [part.record_id for part in reversed(parts)] == links(text)
+    assert "used more than once; records: 2" in text
+
+
+def test_what_is_not_there_names_what_begins_alike(shift_site: Site) -> None:
+    """An unknown name lists serials that begin alike, as links."""
+    text = got(shift_site, q="SN-00")
+    assert "Nothing found for" in text
+    assert 'href="/trace?q=SN-0003"' in text
+
+
+def test_defect_is_found_at_its_place(site: Site) -> None:
+    """Parts with a class are found by day and by place on the golden; the place that is listed leads back to it."""
+    wanted = site.add_part("NG")
+    site.add_part("OK")
+    one = wanted.judgement.reasons[0].detections[0]
+    part = site.client("ann").get(f"/part/{wanted.record_id}").text
+    found = re.search(rf'href="(/trace\?defect={one.defect_class}[^"]+)"', part)
+    assert found is not None
+    same = site.client("ann").get(found[1].replace("&amp;", "&")).text
+    assert [wanted.record_id] == links(same)
+    assert "on the golden" in same
+    assert [] == links(got(site, defect=one.defect_class, at="1,1", within="2"))
+    yesterday = (utc_now().astimezone() - timedelta(days=2)).strftime("%Y-%m-%d")
+    assert [] == links(got(site, defect=one.defect_class, since=yesterday, until=yesterday))
+
+
+def test_place_on_the_frame_is_said(site: Site) -> None:
+    """A record that does not say how the golden lay is compared where its finding lay on the frame."""
+    one = Detection("scratch", 0.9, Region((405, 230, 415, 240)), camera="top")
+    judgement = Judgement(Verdict.NG, (Reason("ng.scratch", "1 finding", (one,)),))
+
+    def old(record: Any) -> Any:
+        from dataclasses import replace
+
+        return replace(record, measured=(), schema=2, detections=(one,), judgement=judgement)
+
+    site.add_part("NG", change=old)
+    assert "1 of them were compared where the finding lay on the frame" in got(site, defect="scratch", at="410,235")
+
+
+def test_all_parts_of_a_recipe_and_a_model(shift_site: Site) -> None:
+    """The page of a part leads to all that the same recipe version and the same model judged."""
+    part = shift_site.client("ann").get("/part/" + links(got(shift_site, q="SN-0003"))[0]).text
+    for kind in ("recipe", "model"):
+        found = re.search(rf'href="(/trace\?{kind}=[0-9a-f]+)"', part)
+        assert found is not None
+        text = shift_site.client("ann").get(found[1]).text
+        assert "<b>24</b> parts" in text
+        assert 24 == len(links(text))
+    assert "There are:" in got(shift_site, model="beef")
+
+
+def test_part_shows_limits_chain_and_pictures(site: Site) -> None:
+    """The page of a part tells the limits in force, where its record stands, its stored pictures, and how to judge it again."""
+    part = site.add_part("NG", "TWICE")
+    other = site.add_part("OK", "TWICE")
+    site.context.reviews.add(Review(part.record_id, "confirmed", "ann", utc_now(), "seen"), key="trace-page-1")
+    text = site.client("ann").get(f"/part/{part.record_id}").text
+    for words in (
+        "Limits in force",
+        "0.440",
+        "entry 1,",
+        "none holds it yet",
+        "Stored pictures",
+        f"lineside replay STATION.toml {part.record_id}",
+    ):
+        assert words in text
+    assert other.record_id in links(text)
+
+
+NO_SEARCHES = [
+        {"defect": "short", "since": "2026-11-09", "until": "2026-11-01"}, {"defect": "short", "since": "soon"},
+        {"defect": "short", "since": "2020-01-01"}, {"defect": "short", "until": "9999-12-31"},
+        {"defect": "short", "at": "1"}, {"defect": "short", "at": "nan,1"}, {"defect": "short", "within": "0"},
+        {"defect": "short", "since": "0001-01-01", "until": "0001-01-02"}, {"q": "x" * 201}, {"q": "a\0b"},
+]  # fmt: skip
+
+
+def test_what_cannot_be_searched_is_said(site: Site) -> None:
+    """Days, places and names that make no sense are answered with a sentence, not with a list."""
+    site.add_part("NG")
+    for asked in NO_SEARCHES:
+        text = got(site, **asked)
+        assert 'role="alert"' in text
+        assert [] == links(text)
+
+
+def test_hostile_text_stays_text(site: Site, browser: Browser) -> None:
+    """Whatever is in a name, a lot or an address, the page shows it as text."""
+    site.add_part("NG", HOSTILE, lot=HOSTILE)
+    page = browser.open(site, "/", "ann")
+    for field in ("q", "defect", "model", "recipe", "at", "since", "camera", "roi"):
+        page.goto(f"/trace?{httpx.QueryParams({'defect': 'spur'} | {field: HOSTILE})}")
+        assert 0 == page.locator("main img").count()
+    page.goto(f"/trace?{httpx.QueryParams({'q': HOSTILE})}")
+    assert 0 == page.locator("main img").count()
+    page.locator("main a[href^='/part/']").first.click()
+    assert HOSTILE in page.locator("h1").inner_text()
+
+
+def test_person_finds_a_part_by_typing(shift_site: Site, browser: Browser) -> None:
+    """A serial, the Enter key, and a tap on the row lead to the page of the part."""
+    page = browser.open(shift_site, "/trace", "ann")
+    page.get_by_role("searchbox").fill("SN-0002")
+    page.keyboard.press("Enter")
+    page.locator("main a[href^='/part/']").first.click()
+    assert "SN-0002" in page.locator("h1").inner_text()
+    assert page.locator("nav a[href='/trace']").count() == 1
+
+
+@pytest.mark.parametrize("size", [PANEL, PHONE])
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_page_fits_and_can_be_used_by_everybody(
+    shift_site: Site, browser: Browser, language: str, size: tuple[int, int]
+) -> None:
+    """On the panel and the phone nothing is cut off, targets are large, and axe finds no serious fault."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason='pip install -e ".[dev]" brings axe')
+    long = shift_site.add_part("NG4", "SERIAL-" + "8" * 60, lot="LOT-" + "7" * 60)
+    one = long.judgement.reasons[0].detections[0]
+    page = browser.open(shift_site, f"/trace?lang={language}", "ann", size=size)
+    for path in (
+        f"/trace?q={long.trigger.lot}",
+        f"/trace?defect={one.defect_class}",
+        "/trace?q=SN",
+        f"/part/{long.record_id}",
+    ):
+        page.goto(path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+        small = page.evaluate(
+            """[...document.querySelectorAll('main a, main button, main summary, main input, main select')]
+               .filter(e => e.offsetParent && e.checkVisibility())
+               .map(e => e.getBoundingClientRect()).filter(r => r.height < 43.5 || r.width < 43.5).length"""
+        )
+        assert 0 == small
+        found = axe.Axe().run(page).response["violations"]
+        assert [] == [(bad["id"], bad["nodes"][0]["html"]) for bad in found if bad["impact"] in ("serious", "critical")]
+
+
+def test_both_languages_have_all_words() -> None:
+    """No word of the page is missing in one of the languages."""
+    english, chinese = (set(all_words(language)["trace"]) for language in LANGUAGES)
+    assert english == chinese

@@ -1,0 +1,572 @@
+"""What a report says when records, reviews or pictures do not carry the numbers: the reason, in place of a number."""
+
+import argparse
+import csv
+import json
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("polars", reason='pip install "lineside[report]"')
+
+from inspection.cli import main
+from inspection.config import load_station
+from inspection.evidence import EvidenceWriter
+from inspection.images import write_png
+from inspection.report import facts
+from inspection.report.contents import Span
+from inspection.report.facts import read_facts
+from inspection.report.snapshot import store_at_one_moment
+from inspection.report.tables import as_json
+from inspection.report.writing import report_of
+from inspection.report_cli import add_verb, asked
+from inspection.reviews import ReviewStore, reviews_path
+from inspection.store import MIGRATIONS, Store
+from inspection.types import (
+    Detection,
+    Judgement,
+    LateResult,
+    Reason,
+    Record,
+    Region,
+    Review,
+    Trigger,
+    Verdict,
+)
+
+BEGIN = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
+OPEN = Detection("open", 0.9, Region((10.0, 20.0, 30.0, 50.0)), camera="top")
+NG = Judgement(Verdict.NG, (Reason("ng.open", "1 finding of open", (OPEN,)),))
+ERROR = Judgement(Verdict.ERROR, (Reason("camera.timeout", "no frame"),))
+FORMULA = '=HYPERLINK("http://127.0.0.1/","x")'
+STATION = """
+station_id = "line-1"
+recipe = "recipe"
+store = "records.sqlite"
+[evidence]
+folder = "evidence"
+[cameras.top]
+kind = "folder"
+folder = "frames"
+[controller]
+kind = "simulated"
+"""
+Reported = dict[str, Any]
+
+
+def part(number: int, judgement: Judgement | None = None, **other: Any) -> Record:
+    """The record of part ``number``, judged that many seconds after ``BEGIN``."""
+    at = BEGIN + timedelta(seconds=number)
+    judgement = judgement or Judgement(Verdict.OK)
+    record = Record(
+        Trigger(f"t{number}", f"SN-{number}", "LOT-1", "demo-pcb", at), judgement,
+        (OPEN,) if judgement.verdict == Verdict.NG else (), ("f1",), "ab" * 32, "cd" * 32, "line-1",
+        (("grab", 5.0), ("total", 40.0 + number % 7)), False, at, record_id=f"{number:032x}", recipe_id="demo-pcb",
+        measured=(("top.sharpness", 40.0), ("top.shift_x_px", 1.0)),
+    )  # fmt: skip
+    return replace(record, **other)
+
+
+class Station:
+    """A station's folder without a station: records go straight into its store."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = folder / "station.toml"
+        self.store = folder / "records.sqlite"
+        self.config.write_text(STATION, encoding="utf-8")
+
+    def commit(self, records: Iterable[Record]) -> None:
+        """All in one transaction: the station's own commits take the disk's time each."""
+        Store(self.store).close()
+        with closing(sqlite3.connect(self.store)) as database, database:
+            for record in records:
+                put_in(database, record)
+
+    def change(self, sql: str, *values: object) -> None:
+        """Alter the store behind the back of its triggers."""
+        with closing(sqlite3.connect(self.store)) as database, database:
+            database.execute("DROP TRIGGER IF EXISTS records_keep")
+            database.execute(sql, values)
+
+    def report(self, *options: str) -> Reported:
+        """What report.json says, without the files; drawing the page takes longer than all the rest."""
+        parser = argparse.ArgumentParser()
+        add_verb(parser.add_subparsers())
+        args = parser.parse_args(["report", str(self.config), "-o", "nowhere", *options])
+        config = load_station(self.config)
+        report, _ = report_of(config, *asked(args, config.hmi.shifts), simulated=args.simulated)
+        found: Reported = json.loads(as_json(report))
+        return found
+
+    def written(self, *options: str) -> Path:
+        """The folder of files that the command writes."""
+        out = self.folder / "out"
+        assert main(["report", str(self.config), "-o", str(out), *options]) == 0
+        return out
+
+
+def put_in(database: sqlite3.Connection, record: Record) -> None:
+    trigger = record.trigger
+    row = (record.record_id, trigger.trigger_id, record.serial, trigger.lot, record.recipe_id,
+           int(record.judgement.verdict), record.judged_at.isoformat(), record.to_json())  # fmt: skip
+    database.execute("INSERT INTO triggers VALUES (?, '{}', '')", (trigger.trigger_id,))
+    database.execute("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+
+@pytest.fixture
+def station(tmp_path: Path) -> Station:
+    return Station(tmp_path)
+
+
+def caveats(report: Reported) -> dict[str, dict[str, Any]]:
+    return {one["key"]: dict(one["values"]) for one in report["caveats"]}
+
+
+def test_empty_span(station: Station) -> None:
+    """A span without a record gives no yield and no chart, and says that it is empty."""
+    station.commit(part(number) for number in range(3))
+    found = station.report("--since", "2030-01-01")
+    assert "empty_span" in caveats(found)
+    assert found["totals"]["tally"]["parts"] == 0
+    for name, why in (
+        ("first_pass_yield", "nothing_judged"),
+        ("final_yield", "nothing_judged"),
+        ("error_rate", "nothing_inspected"),
+    ):
+        assert (found["totals"][name]["value"], found["totals"][name]["why_not"]) == (None, why)
+    assert not found["charts"]
+    assert (station.written("--since", "2030-01-01") / "report.html").stat().st_size > 1000
+
+
+def test_one_part(station: Station) -> None:
+    """One part is counted, and no chart claims limits."""
+    station.commit([part(1)])
+    found = station.report()
+    assert {"one_part", "nothing_reviewed"} <= caveats(found).keys()
+    assert found["totals"]["first_pass_yield"]["value"] == 1
+    assert {None} == {view["chart"]["centre"] for view in found["charts"]}
+
+
+def test_only_errors(station: Station) -> None:
+    """Where no part could be judged there is no yield."""
+    station.commit(part(number, ERROR) for number in range(4))
+    totals = station.report()["totals"]
+    assert totals["first_pass_yield"]["value"] is None
+    assert totals["error_rate"]["value"] == 1
+
+
+def test_all_not_ok(station: Station) -> None:
+    """A span without a good part is said to be one, and its p chart has no limits."""
+    station.commit(part(number, NG) for number in range(150))
+    station.written("--language", "zh")
+    found = station.report()
+    assert "all_not_ok" in caveats(found)
+    assert found["totals"]["first_pass_yield"]["value"] == 0
+    assert found["pareto"] == [{"defect_class": "open", "findings": 150, "parts": 150, "share": 1.0, "cumulative": 1.0}]
+    assert {None} == {view["chart"]["centre"] for view in found["charts"]}
+
+
+def test_nothing_reviewed(station: Station) -> None:
+    """Without reviews there is no yield after review, no false-call rate and no escape rate."""
+    station.commit([*(part(number) for number in range(200)), part(300, NG)])
+    found = station.report()
+    assert "nothing_reviewed" in caveats(found)
+    assert (found["totals"]["final_yield"]["value"], found["totals"]["final_yield"]["why_not"]) == (
+        None,
+        "nothing_reviewed",
+    )
+    assert {None} == {row["rate"]["value"] for row in found["false_calls"]}
+    assert {None} == {view["observed"]["value"] for view in found["escapes"]}
+
+
+def test_the_review_that_stands_counts(station: Station) -> None:
+    """A person's later word replaces the earlier one; somebody unsure decides nothing."""
+    station.commit([*(part(number) for number in range(100)), *(part(number, NG) for number in range(100, 104))])
+    with closing(ReviewStore(reviews_path(station.store))) as reviews:
+        said = (100, "confirmed", "li"), (100, "false_call", "li"), (101, "unsure", "li"), (102, "confirmed", "wang")
+        for key, (number, word, who) in enumerate(said):
+            review = Review(f"{number:032x}", word, who, BEGIN)  # type: ignore[arg-type]
+            reviews.add(review, key=f"key-{key:08d}")
+    totals = station.report()["totals"]
+    counts = {name: totals[name] for name in ("reviewed", "confirmed", "false_calls", "unsure", "unreviewed_not_ok")}
+    assert counts == {"reviewed": 3, "confirmed": 1, "false_calls": 1, "unsure": 1, "unreviewed_not_ok": 2}
+    assert totals["final_yield"]["value"] == 101 / 104
+
+
+def test_clock_set_back(station: Station) -> None:
+    """A clock that was set back is said: when, by how much, how often."""
+    later = [part(number) for number in range(100)]
+    earlier = [
+        replace(part(number), judged_at=BEGIN - timedelta(minutes=50) + timedelta(seconds=number))
+        for number in range(100, 200)
+    ]
+    station.commit([*later, *earlier])
+    found = caveats(station.report())["clock_set_back"]
+    assert datetime.fromisoformat(found["at"]) == BEGIN - timedelta(minutes=50) + timedelta(seconds=100)
+    assert (found["by_s"], found["times"]) == (50 * 60 - 1, 1)
+
+
+def test_a_clock_that_is_put_right_is_no_step(station: Station) -> None:
+    """A clock that is slewed by less than a second is not called set back."""
+    station.commit(replace(part(number), judged_at=BEGIN - timedelta(seconds=number * 0.9)) for number in range(10))
+    assert "clock_set_back" not in caveats(station.report())
+
+
+def test_serial_used_twice(station: Station) -> None:
+    """Serials with more than one record are named, and parts without a serial are none of them."""
+    twice = [replace(part(number), trigger=replace(part(number).trigger, serial="SN-7")) for number in (1, 2)]
+    without = [replace(part(number), trigger=replace(part(number).trigger, serial="")) for number in (3, 4)]
+    station.commit([*twice, *without])
+    found = station.report()
+    assert caveats(found)["serial_used_twice"] == {"serials": 1, "examples": "SN-7"}
+    assert (found["totals"]["serials"], found["totals"]["without_serial"]) == (1, 2)
+
+
+def test_simulated_records_are_no_production(station: Station) -> None:
+    """Records of simulated cameras are counted apart; a report of them says on top that it is one."""
+    station.commit([part(1), part(2, NG, simulated=True), part(3, simulated=True)])
+    found = station.report()
+    assert caveats(found)["simulated_apart"] == {"records": 2}
+    assert (found["totals"]["tally"]["parts"], found["totals"]["simulated"]) == (1, 2)
+    assert found["pareto"] == []
+    found = station.report("--simulated")
+    assert caveats(found)["simulated_report"] == {"records": 2}
+    assert (found["simulated"], found["totals"]["tally"]["parts"]) == (True, 2)
+
+
+def test_only_simulated_records(station: Station) -> None:
+    """Where all records are simulated nothing is claimed of production."""
+    station.commit(part(number, simulated=True) for number in range(5))
+    found = station.report()
+    assert {"only_simulated", "empty_span"} <= caveats(found).keys()
+    assert found["totals"]["first_pass_yield"]["value"] is None
+
+
+def test_records_of_an_older_schema(station: Station) -> None:
+    """Records without measured values are counted, and said to lie on no map and in no camera chart."""
+    station.commit(part(number, NG, schema=2, measured=()) for number in range(3))
+    station.change("UPDATE records SET json = replace(json, ',\"measured\":{}', '')")
+    found = station.report()
+    assert caveats(found)["old_schema"] == {"records": 3, "schemas": "2"}
+    assert (found["totals"]["tally"]["ng"], found["pareto"][0]["findings"], found["health"]) == (3, 3, [])
+
+
+def test_store_of_an_older_version(station: Station) -> None:
+    """A store from before change points and the index on times were kept is read all the same."""
+    with closing(sqlite3.connect(station.store)) as database, database:
+        database.execute("PRAGMA journal_mode = WAL")
+        for script in MIGRATIONS[:4]:
+            database.executescript(script)
+        database.execute("PRAGMA user_version = 4")
+        put_in(database, part(1))
+        put_in(database, part(2, NG, recipe_sha256="ef" * 32))
+    found = station.report("--since", BEGIN.isoformat())
+    assert caveats(found)["old_store"] == {"version": 4}
+    assert found["totals"]["tally"]["parts"] == 2
+    assert ["ab" * 32, "ef" * 32] == [change["recipe_sha256"] for change in found["changes"]]
+
+
+DAMAGES: dict[str, Callable[[str], object]] = {
+    "cut off": lambda text: text[: len(text) // 2],
+    "no JSON": lambda text: "x",
+    "no text": lambda text: text.replace("SN-", "S\udcff").encode("utf-8", "surrogateescape").decode("latin-1"),
+    "other types": lambda text: text.replace('"stage_ms":{', '"stage_ms":[{').replace("},\"simulated\"", "}],\"simulated\""),
+    "a list": lambda text: "[1, 2]",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("judgement", [None, NG], ids=["ok", "ng"])
+def test_damaged_record(station: Station, damage: str, judgement: Judgement | None) -> None:
+    """A damaged record costs its own details and no others; it is said how many there are."""
+    station.commit([part(1), part(2, judgement), part(3, NG)])
+    text = DAMAGES[damage](part(2, judgement).to_json())
+    station.change("UPDATE records SET json = ? WHERE rowid = 2", text)
+    found = station.report()
+    wanted = {} if damage == "no text" else {"records": 1}
+    assert caveats(found).get("unreadable", {}) == wanted
+    assert found["totals"]["tally"]["parts"] == 3
+    assert found["totals"]["tally"]["ng"] == (1 if judgement is None else 2)
+    assert found["stages"][0]["count"] == (3 if damage == "no text" else 2)
+
+
+def test_bytes_that_are_no_text(station: Station) -> None:
+    """A serial that is no valid UTF-8 does not stop the report."""
+    station.commit([part(1), part(2)])
+    station.change("UPDATE records SET serial = CAST(x'ff41' AS TEXT) WHERE rowid = 2")
+    assert station.report()["totals"]["serials"] == 2
+
+
+def test_values_that_are_no_numbers(station: Station) -> None:
+    """NaN, as Python writes it, and names that come up late are read like any other."""
+    odd = part(2, measured=(("top.sharpness", float("nan")), ("side.fit", 0.5)), stage_ms=(("late", 1.0),))
+    station.commit([part(1), odd, part(3)])
+    found = station.report()
+    assert "unreadable" not in caveats(found)
+    assert {"grab": 2, "total": 2, "late": 1} == {row["stage"]: row["count"] for row in found["stages"]}
+    assert {("top", "sharpness"): [2], ("side", "fit"): [1], ("top", "shift_x_px"): [2]} == {
+        (view["camera"], view["quantity"]): view["frames"] for view in found["health"]
+    }
+
+
+def test_late_results_stay_errors(station: Station) -> None:
+    """A part that missed its deadline counts as what its controller was told."""
+    station.commit([part(1, ERROR), part(2)])
+    with closing(Store(station.store)) as store:
+        store.commit_late(part(1).record_id, LateResult(NG, (OPEN,), (("total", 3000.0),), BEGIN))
+    found = station.report()
+    assert caveats(found)["late_parts"] == {"records": 1}
+    assert (found["totals"]["tally"]["error"], found["totals"]["tally"]["ng"], found["pareto"]) == (1, 0, [])
+
+
+def test_lost_and_skipped_pictures(station: Station) -> None:
+    """Pictures that are gone without a rule, and those that were never taken, are counted."""
+    folder = station.folder / "evidence" / "2026-11-23" / "LOT-1"
+    folder.mkdir(parents=True)
+    (folder / f"{part(1).record_id}_top.png").write_bytes(b"x")
+    where = ("2026-11-23/LOT-1/" + part(number).record_id for number in (1, 2))
+    names = (*where, "skipped: queue full", "../../outside", "")
+    station.commit(part(number, NG, evidence=text) for number, text in enumerate(names, 1))
+    found = caveats(station.report())
+    assert found["evidence_missing"] == {"records": 2, "of": 3}
+    assert found["pictures_skipped"] == {"records": 1}
+
+
+def test_altered_pictures(station: Station) -> None:
+    """A picture that is not the one that was written is said to be altered, and not shown."""
+    station.commit([part(1)])  # the ledger lies beside a record store
+    writer = EvidenceWriter(station.folder / "evidence", queue_size=4, min_free_mb=0, store=station.store)
+    frame = np.full((200, 200), 90, np.uint8)
+    try:
+        texts = [writer.offer(part(number).record_id, "LOT-1", [("top", frame)], verdict="NG") for number in (2, 3)]
+    finally:
+        writer.close()
+    station.commit(part(number, NG, evidence=text) for number, text in enumerate(texts, 2))
+    write_png(station.folder / "evidence" / f"{texts[0]}_top.png", frame // 2)
+    found = station.report()
+    assert caveats(found)["evidence_altered"] == {"records": 1}
+    assert {part(2).record_id: True, part(3).record_id: False} == {
+        item["record_id"]: item["why_not"].startswith("altered") for item in found["gallery"]
+    }
+
+
+def test_recipe_that_is_not_here(station: Station) -> None:
+    """Findings of a version that is gone are on no map, which says why."""
+    station.commit([part(1, NG)])
+    found = station.report()
+    assert "recipe_not_here" in caveats(found)
+    (view,) = found["maps"]
+    assert (view["unplaced"], view["points"], view["why_not"]) == (1, [], "no_recipe")
+
+
+def test_store_that_is_being_written(station: Station) -> None:
+    """The report is of one moment: what comes later is in no number, and said to have come."""
+    station.commit(part(number) for number in range(2000))
+    stop = threading.Event()
+
+    def write() -> None:
+        with closing(Store(station.store)) as store:
+            number = 5000
+            while not stop.is_set():
+                record = part(number, NG)
+                store.accept(record.trigger)
+                store.commit(record)
+                number += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        found = station.report()
+    finally:
+        stop.set()
+        writer.join()
+    with closing(sqlite3.connect(station.store)) as database:
+        sql = "SELECT count(*), sum(verdict = 2) FROM records WHERE rowid <= ?"
+        counted = database.execute(sql, (found["snapshot_rowid"],)).fetchone()
+    tally = found["totals"]["tally"]
+    assert counted == (tally["parts"], tally["ng"])
+    assert sum(row["tally"]["parts"] for row in found["hours"]) == tally["parts"]
+    assert caveats(found)["being_written"]["records"] > 0
+
+
+def test_reading_never_holds_the_station_up(station: Station) -> None:
+    """While a report reads, the station commits."""
+    station.commit(part(number) for number in range(10))
+    with store_at_one_moment(station.store) as database:
+        cursor = database.execute("SELECT rowid FROM records")
+        cursor.fetchone()
+        station.commit([part(20)])
+        assert len(cursor.fetchall()) == 9
+
+
+def test_span(station: Station) -> None:
+    """A span holds its begin and not its end; lot, serial and recipe narrow it."""
+    other = replace(part(5), trigger=replace(part(5).trigger, lot="LOT-2"))
+    station.commit([*(part(number) for number in range(5)), other])
+
+    def rows(**span: Any) -> list[int]:
+        return list(read_facts(load_station(station.config), Span(**span)).parts["rowid"])
+
+    second = timedelta(seconds=1)
+    assert rows() == [1, 2, 3, 4, 5, 6]
+    assert rows(since=BEGIN + second, until=BEGIN + 3 * second) == [2, 3]
+    assert rows(lot="LOT-2") == [6]
+    assert rows(lot="LOT-1", since=BEGIN + 3 * second) == [4, 5]
+    assert rows(serial="SN-2") == [3]
+    assert rows(recipe_id="other") == []
+    assert rows(until=BEGIN) == []
+
+
+def test_texts_that_a_spreadsheet_would_work_out(station: Station) -> None:
+    """A text in a CSV file is never a formula."""
+    found = Detection(FORMULA, 0.9, OPEN.region, camera="top")
+    judgement = Judgement(Verdict.NG, (Reason(f"ng.{FORMULA}", "x", (found,)),))
+    record = part(1, judgement, detections=(found,))
+    station.commit([replace(record, trigger=replace(record.trigger, lot="+1", serial="@x")), part(2, recipe_id="-2")])
+    out = station.written()
+    cells = [
+        cell
+        for path in (out / "tables").glob("*.csv")
+        for row in csv.reader(path.read_text(encoding="utf-8-sig").splitlines())
+        for cell in row
+    ]
+    assert {"'" + FORMULA, "'+1", "'-2"} <= set(cells)
+    assert not [cell for cell in cells if cell[:1] in tuple("=+@") or (cell[:1] == "-" and not _is_number(cell))]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def test_a_folder_of_something_else_is_left_alone(station: Station, capsys: pytest.CaptureFixture[str]) -> None:
+    """A report replaces an earlier one, and nothing else."""
+    station.commit([part(1)])
+    station.written()
+    station.written()
+    (station.folder / "out" / "thesis.odt").write_text("years of work")
+    assert main(["report", str(station.config), "-o", str(station.folder / "out")]) == 2
+    assert "thesis.odt" in capsys.readouterr().err
+    assert (station.folder / "out" / "thesis.odt").read_text() == "years of work"
+
+
+def test_whole_or_not_at_all(station: Station, capsys: pytest.CaptureFixture[str]) -> None:
+    """A report that cannot be made leaves the earlier one as it was, and nothing half-written beside it."""
+    station.commit([part(1)])
+    station.written()
+    before = (station.folder / "out" / "report.json").read_bytes()
+    (station.folder / "records.sqlite.reviews").write_bytes(b"not a database, and long enough to be looked at" * 40)
+    assert main(["report", str(station.config), "-o", str(station.folder / "out")]) == 3
+    assert "file of reviews" in capsys.readouterr().err
+    assert (station.folder / "out" / "report.json").read_bytes() == before
+    assert not list(station.folder.glob(".lineside-report-*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--shift", "2026-11-23/9"), "--shift"),
+        (("--shift", "yesterday/1"), "--shift"),
+        (("--shift", "2026-11-23/1", "--since", "2026-11-23"), "--shift"),
+        (("--since", "2026-11-24", "--until", "2026-11-23"), "--since"),
+        (("--baseline-since", "2026-11-24", "--baseline-until", "2026-11-23"), "--baseline-since"),
+    ],
+)
+def test_spans_that_make_no_sense(
+    station: Station, options: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A span that cannot be meant is refused by the name of its option."""
+    station.commit([part(1)])
+    assert main(["report", str(station.config), "-o", str(station.folder / "out"), *options]) == 2
+    assert says in capsys.readouterr().err
+    assert not (station.folder / "out").exists()
+
+
+def test_a_span_that_memory_would_not_hold(
+    station: Station, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """More records than fit into memory are refused before they are read."""
+    station.commit(part(number) for number in range(3))
+    monkeypatch.setattr(facts, "MOST", 2)
+    assert main(["report", str(station.config), "-o", str(station.folder / "out")]) == 2
+    assert "--since" in capsys.readouterr().err
+
+
+def test_one_shift(station: Station) -> None:
+    """A shift goes from its local begin to that of the next."""
+    begin = datetime(2026, 11, 23, 14, 0).astimezone()
+    offsets = (-1, 0, 8 * 3600 - 1, 8 * 3600)
+    station.commit(
+        replace(part(number), judged_at=(begin + timedelta(seconds=offset)).astimezone(UTC))
+        for number, offset in enumerate(offsets)
+    )
+    found = station.report("--shift", "2026-11-23/2")
+    assert found["totals"]["tally"]["parts"] == 2
+    assert ["2026-11-23/2"] == [row["name"] for row in found["shifts"]]
+
+
+def test_limits_of_a_baseline_outside_the_span(station: Station) -> None:
+    """Limits of a declared baseline hold for later parts; the charts say that the baseline was declared."""
+    hours = [
+        replace(part(1000 * hour + number, NG if number < 2 + hour % 3 else None),
+                judged_at=BEGIN + timedelta(hours=hour, seconds=number))
+        for hour in range(30) for number in range(40)
+    ]  # fmt: skip
+    station.commit(hours)
+    cut = BEGIN + timedelta(hours=25)
+    options = ("--since", cut.isoformat(), "--baseline-since", BEGIN.isoformat(), "--baseline-until", cut.isoformat())
+    found = station.report(*options)
+    view = next(view for view in found["charts"] if (view["what"], view["grouped_by"]) == ("defective", "hour"))
+    wanted = sum(2 + hour % 3 for hour in range(25)) / (25 * 40)
+    assert view["chart"]["centre"] == pytest.approx(wanted)
+    assert (found["baseline"]["declared"], len(view["labels"])) == (True, 5)
+    assert "baseline_whole_span" not in caveats(found)
+    inside = station.report("--baseline-until", cut.isoformat(), "--baseline-since", BEGIN.isoformat())
+    view = next(view for view in inside["charts"] if (view["what"], view["grouped_by"]) == ("defective", "hour"))
+    assert view["chart"]["centre"] == pytest.approx(wanted)
+    assert view["chart"]["baseline"] == [0, 25]
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["baseline in the span", "baseline before the span"])
+@pytest.mark.parametrize(("sharpness", "cause"), [(20.0, "camera"), (40.0, "parts")], ids=["dirty lens", "bad lot"])
+def test_a_dirty_lens_is_no_bad_lot(station: Station, inside: bool, sharpness: float, cause: str) -> None:
+    """Hours with many bad parts are put down to the camera when its frames changed in them, and else to the parts."""
+    bad = {hour: 2 + hour % 3 if hour < 30 else 25 for hour in range(36)}
+    station.commit(
+        replace(
+            part(1000 * hour + number, NG if number < bad[hour] else None),
+            judged_at=BEGIN + timedelta(hours=hour, seconds=number),
+            measured=(("top.sharpness", (40.0 if hour < 30 else sharpness) + hour % 4 / 10),),
+        )
+        for hour in bad
+        for number in range(60)
+    )
+    cut = (BEGIN + timedelta(hours=30)).isoformat()
+    baseline = ("--baseline-since", BEGIN.isoformat(), "--baseline-until", cut)
+    (rise,) = station.report(*baseline, *(() if inside else ("--since", cut)))["rises"]
+    assert (rise["cause"], rise["hours"]) == (cause, 6)
+    assert datetime.fromisoformat(rise["begin"]) == BEGIN + timedelta(hours=30)
+
+
+def test_a_missing_package_is_named_with_its_extra(station: Station) -> None:
+    """Without the extra the command says which one is missing, and the other verbs work."""
+    station.commit([part(1)])
+    program = "import sys; sys.modules['polars'] = None; from inspection.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", program, "report", str(station.config), "-o", str(station.folder / "out")]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert answer.returncode == 3
+    assert 'pip install "lineside[report]"' in answer.stderr
