@@ -124,9 +124,9 @@ def draw(summary: Row) -> bytes:
     figure.suptitle(f"What {summary['top']} labelled images a round teach, on board groups never seen", fontsize=11)
     figure.supxlabel(
         f"Start: {summary['start']['images']} DeepPCB images of {len(summary['start']['groups'])} board groups. "
-        f"Each of {len(summary['tested'])} other groups scored in turn ({images} images), the rest is the pool.\n"
-        f"{summary['steps']} steps of {summary['batch']} crops a round in every arm; thin lines: {seeds} seeds, "
-        "thick: their mean, shaded: least to most.",
+        f"{len(summary['tested'])} of the other groups scored, each in turn ({images} images), the rest is the pool.\n"
+        f"{summary['steps']} steps of {summary['batch']} crops a round in every arm; "
+        + ("one seed." if seeds == 1 else f"thin lines: {seeds} seeds, thick: their mean, shaded: least to most."),
         fontsize=7.5,
     )
     content = io.BytesIO()
