@@ -4,6 +4,7 @@ import logging
 import os
 import ssl
 import stat
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,8 +19,7 @@ from inspection.log import event
 from inspection.web.access import Role
 from inspection.web.serve import listen, serve
 
-# Below the station in the scheduler's eyes; the disk scheduler derives its own order from it.
-NICE = 19
+NICE = 19  # the disk scheduler derives its own order from it
 SOON = timedelta(days=30)
 
 
@@ -108,5 +108,11 @@ def check_certificate(certificate: Path, key: Path) -> None:
 
 
 def _step_back() -> None:
-    """Let everything of the line go first."""
+    """Let everything of the line go first.
+
+    A process that is only nice is not interrupted at once when the detector wakes, and a part waits for it by milliseconds;
+    one of the idle class is.  On a computer whose processors are always busy the pages then stand still, and say so.
+    """
     os.nice(max(0, NICE - os.nice(0)))
+    with suppress(OSError, AttributeError):  # not every system has such a class
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
