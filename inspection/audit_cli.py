@@ -9,12 +9,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inspection.audit.findings import HOW_ENTERED, counted
 from inspection.errors import UsageError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-    from inspection.audit.findings import AuditResult, FileAudit, Finding, LinesAudit
+    from inspection.audit.findings import AuditResult, FileAudit, Finding, LinesAudit, Unknown
     from inspection.config import StationConfig
 
 PROVES = """\
@@ -124,31 +125,55 @@ def _plain(value: object) -> object:
 def in_words(result: "AuditResult") -> Iterator[str]:
     """The result as lines for people."""
     for file in result.files:
-        yield from _file(file)
+        yield from _file(file, result.checkpoints.unverified)
     yield from _lines("checkpoints", result.checkpoints)
     if result.copy is not None:
         yield from _lines("copy of the checkpoints", result.copy)
     if result.pictures is not None:
-        yield from _file(result.pictures)
+        yield from _pictures(result.pictures, result.unknown)
     for remark in result.remarks:
         yield f"note: {printable(remark)}"
-    yield f"{'all as it was written' if result.good else 'NOT AS IT WAS WRITTEN'}; {result.seconds:.1f} s"
+    yield f"{_said(result)}; {result.seconds:.1f} s"
     yield ""
     yield from PROVES.splitlines()
     yield from PROVES_NOT.splitlines()
 
 
-def _file(file: "FileAudit") -> Iterator[str]:
+def _said(result: "AuditResult") -> str:
+    if not result.good:
+        return "NOT AS IT WAS WRITTEN"
+    if result.unknown is not None and result.unknown.files:
+        return f"all as it was written, except {counted(result.unknown.files, 'pictures')} that nobody vouches for"
+    return "all as it was written"
+
+
+def _pictures(file: "FileAudit", unknown: "Unknown | None") -> Iterator[str]:
+    """What is said of the pictures; ``unknown`` are those beside the ledger."""
+    if unknown is None or not unknown.files:
+        yield from _file(file)
+        return
+    if file.there or not file.good:
+        yield from _file(file)
+    else:
+        yield f"pictures: there is no ledger of them ({file.path})"
+    first = ", ".join(map(printable, unknown.first))
+    yield f"  {counted(unknown.files, 'pictures')} that the ledger does not know: nothing vouches for them; first {first}"
+    yield f"  ({HOW_ENTERED})"
+
+
+def _file(file: "FileAudit", unverified: bool = False) -> Iterator[str]:
     if not file.there and file.good:
         yield f"{file.name}: none yet ({file.path})"
         return
-    counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in file.rows.items()) or "nothing read"
+    counts = ", ".join(counted(count, name.replace("_", " ")) for name, count in file.rows.items()) or "nothing read"
     yield f"{file.name}: {counts}; {'good' if file.good else 'NOT GOOD'} ({file.path})"
     if file.proven_at is not None:
         upto = f"row {file.proven_row} (record {printable(file.proven_record)})"
-        yield f"  proven: {file.proven} rows, up to {upto}, signed {file.proven_at.isoformat(timespec='seconds')}"
-    if file.newer:
-        yield f"  {file.newer} newer rows are not in a checkpoint yet"
+        yield f"  proven: {counted(file.proven, 'rows')}, up to {upto}, signed {file.proven_at.isoformat(timespec='seconds')}"
+    if file.newer and unverified:
+        yield f"  nothing of {counted(file.newer, 'rows')} is proven: the checkpoints could not be verified"
+    elif file.newer:
+        yield f"  {counted(file.newer, 'newer rows')} not in a checkpoint yet"
     if file.first is not None:
         yield f"  first: {_finding(file.first)}"
         rest = [finding for finding in (*file.damage, *file.findings) if finding is not file.first]
@@ -159,10 +184,11 @@ def _file(file: "FileAudit") -> Iterator[str]:
 def _lines(name: str, lines: "LinesAudit") -> Iterator[str]:
     keys = ", ".join(key[:16] for key in lines.keys) or "none"
     span = f", {_time(lines.first_at)} to {_time(lines.last_at)}" if lines.lines else ""
-    yield f"{name}: {lines.lines} lines, {lines.signed} with a good signature, key {printable(keys)}{span} ({lines.path})"
+    count = counted(lines.lines, "lines")
+    yield f"{name}: {count}, {lines.signed} with a good signature, key {printable(keys)}{span} ({lines.path})"
     for finding in lines.findings[:_MOST]:
         yield f"  {_finding(finding)}"
-    if lines.findings:
+    if sum(lines.counts.values()) > 1:
         yield f"  in all: {_counted(lines.counts)}"
 
 

@@ -1,15 +1,20 @@
 """Where a record stands in the chain of its store, and which signed checkpoint is the first that holds it.
 
-Says where, not that the chain is whole: that is for `lineside audit` to prove.
+Says where, and whether the record still is what its entry holds; not that the chain is whole: that is for `lineside
+audit` to prove.
 """
 
 import json
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 
+from inspection.chain import canonical, link_of
 from inspection.trace_queries import TraceQueries
 
 CHECKPOINTS_END = ".checkpoints"
@@ -28,15 +33,28 @@ class Checkpoint:
     at: str
     key: str
 
+    @property
+    def moment(self) -> datetime | None:
+        """When it was made; None where the file says nothing that is a time."""
+        try:
+            return datetime.fromisoformat(self.at)
+        except ValueError:
+            return None
+
 
 @dataclass(frozen=True, slots=True)
 class ChainPlace:
-    """The entry of a record; ``sequence`` is 0 where the chain does not name it, and ``why_not`` is the word why."""
+    """The entry of a record; ``sequence`` is 0 where the chain does not name it, and ``why_not`` is the word why.
+
+    ``altered`` names what is not as its entry holds it: "record", "late" (its late result, or that there is none),
+    "entry" (the entry itself, which does not follow from the one before).
+    """
 
     sequence: int = 0
     link: str = ""
     checkpoint: Checkpoint | None = None
     why_not: str = ""
+    altered: tuple[str, ...] = ()
 
 
 def checkpoints_path(store: Path) -> Path:
@@ -59,8 +77,25 @@ def place_in_chain(queries: TraceQueries, store: Path, record_id: str, row: int)
     entry = queries.chain_from(low, "record")
     if entry is None or entry[1] != record_id:
         return ChainPlace(why_not="not_named")
-    sequence, _, link = entry
-    return ChainPlace(sequence, link.hex(), _checkpoint_from(checkpoints_path(store), sequence))
+    sequence, _, link, content = entry
+    sound = link == link_of(queries.link_before(sequence), sequence, "record", record_id, content)
+    checkpoint = _checkpoint_from(checkpoints_path(store), sequence)
+    return ChainPlace(
+        sequence,
+        link.hex(),
+        checkpoint,
+        altered=(*_altered(queries, record_id, sequence, content), *(() if sound else ("entry",))),
+    )
+
+
+def _altered(queries: TraceQueries, record_id: str, sequence: int, content: bytes) -> Iterator[str]:
+    """What is not as it was written; compared with the entries alone."""
+    if sha256(canonical(queries.content_of(record_id))).digest() != content:
+        yield "record"
+    late = queries.late_of(record_id)
+    held = queries.late_entry(record_id, sequence, anywhere=bool(late))
+    if held != (sha256(canonical(late)).digest() if late else None):
+        yield "late"
 
 
 def _checkpoint_from(path: Path, sequence: int) -> Checkpoint | None:

@@ -132,8 +132,10 @@ def hash_of(path: Path) -> str | None:
 
 def in_words(state: PictureState) -> str:
     """What became of a picture, as a sentence."""
-    when = f" on {state.at:%Y-%m-%d %H:%M} UTC" if state.at else ""
-    vouched = f"; the ledger vouches for it from {state.vouched_from:%Y-%m-%d} on" if state.vouched_from else ""
+    when = f" on {state.at.astimezone().isoformat(' ', 'minutes')}" if state.at else ""
+    vouched = (
+        f"; the ledger vouches for it from {state.vouched_from.astimezone():%Y-%m-%d} on" if state.vouched_from else ""
+    )
     return {
         "whole": f"as it was written{vouched}",
         "compressed": f"only a compressed picture is left (JPEG, since {state.rule}{when}){vouched}",

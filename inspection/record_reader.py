@@ -17,7 +17,7 @@ from typing import Any
 
 from inspection.errors import StoreError
 from inspection.sqlite_file import Value, check_version, named
-from inspection.store import MIGRATIONS, RECORD_STORE, WITH_LATE, read_record
+from inspection.store import MIGRATIONS, RECORD_STORE, WITH_LATE, UnreadableRecord, read_record
 from inspection.types import Record, Verdict
 
 OLDEST_SCHEMA = 2  # earlier files lack late results
@@ -140,7 +140,7 @@ class RecordReader:
         return [
             Outline(
                 int(rowid), lot, Verdict(verdict), datetime.fromisoformat(at),
-                None if text is None else read_record(text, None, self.path),
+                None if text is None else read_record(rowid, text, None, self.path),
             )
             for rowid, lot, verdict, at, text in self.rows(sql, values)
         ]  # fmt: skip
@@ -170,7 +170,28 @@ class RecordReader:
 
     def _records(self, where: str, *values: Value) -> list[tuple[int, Record]]:
         rows = self.rows(f"{WITH_LATE} WHERE {where}", values)
-        return [(int(rowid), read_record(text, late, self.path)) for rowid, text, late in rows]
+        return [(int(rowid), read_record(rowid, text, late, self.path)) for rowid, text, late in rows]
+
+    def readable_after(self, rowid: int, limit: int) -> list[tuple[int, Record | UnreadableRecord]]:
+        """``after``, with the error in place of a record that cannot be read."""
+        return self._each("records.rowid > ? ORDER BY records.rowid LIMIT ?", rowid, _some(limit))
+
+    def readable_by_serial(self, serial: str, limit: int) -> list[tuple[int, Record | UnreadableRecord]]:
+        """``by_serial``, with the error in place of a record that cannot be read."""
+        return self._each("serial = ? ORDER BY records.rowid DESC LIMIT ?", serial, _some(limit))
+
+    def _each(self, where: str, *values: Value) -> list[tuple[int, Record | UnreadableRecord]]:
+        found: list[tuple[int, Record | UnreadableRecord]] = []
+        for rowid, text, late in self.rows(f"{WITH_LATE} WHERE {where}", values):
+            try:
+                found.append((int(rowid), read_record(rowid, text, late, self.path)))
+            except UnreadableRecord as error:
+                found.append((int(rowid), error))
+        return found
+
+    def lies_in(self, rowid: int, span: Span) -> bool:
+        """Whether the columns of a row lie in a span, whatever its text says."""
+        return bool(self.rows(f"SELECT 1 FROM records WHERE rowid = ? AND {_IN_SPAN}", (rowid, *span.values())))
 
     def rows(self, sql: str, values: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query; the reading is over when they are returned."""

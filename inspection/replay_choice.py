@@ -7,7 +7,10 @@ from itertools import islice
 
 from inspection.errors import UsageError
 from inspection.record_reader import MOST, RecordReader, Span
+from inspection.store import UnreadableRecord
 from inspection.types import Record
+
+Chosen = Record | UnreadableRecord  # the error stands for a record that cannot be read
 
 LOOKED_AT = 2_000_000  # rows that are looked at, at most, for records that have pictures
 
@@ -20,12 +23,16 @@ class Drawn:
     looked_at: int
 
 
-def named(reader: RecordReader, record_ids: Sequence[str]) -> Iterator[Record]:
+def named(reader: RecordReader, record_ids: Sequence[str]) -> Iterator[Chosen]:
     """The records of these ids; UsageError for one that is not there, with what its serial would give."""
     for record_id in record_ids:
-        record = reader.find(record_id)
+        try:
+            record = reader.find(record_id)
+        except UnreadableRecord as error:
+            yield error
+            continue
         if record is None:
-            others = [other.record_id for _, other in reader.by_serial(record_id, 5)]
+            others = [other.record_id for _, other in reader.readable_by_serial(record_id, 5)]
             fix = (
                 f"parts of this serial have the records {', '.join(others)}"
                 if others
@@ -35,13 +42,16 @@ def named(reader: RecordReader, record_ids: Sequence[str]) -> Iterator[Record]:
         yield record
 
 
-def in_span(reader: RecordReader, span: Span) -> Iterator[Record]:
+def in_span(reader: RecordReader, span: Span) -> Iterator[Chosen]:
     """All records of a span, oldest first."""
     first, last = reader.span_rows(span)
     at = first - 1
-    while at < last and (page := reader.after(at, MOST)):
+    while at < last and (page := reader.readable_after(at, MOST)):
         at = page[-1][0]
-        yield from (record for rowid, record in page if rowid <= last and span.holds(record))
+        for rowid, record in page:
+            held = span.holds(record) if isinstance(record, Record) else reader.lies_in(rowid, span)
+            if rowid <= last and held:
+                yield record
 
 
 def drawn(reader: RecordReader, span: Span, count: int, seed: int) -> Drawn:
@@ -56,10 +66,10 @@ def drawn(reader: RecordReader, span: Span, count: int, seed: int) -> Drawn:
     return Drawn(tuple(found[:count]), looked_at)
 
 
-def of_rows(reader: RecordReader, rowids: Sequence[int]) -> Iterator[Record]:
+def of_rows(reader: RecordReader, rowids: Sequence[int]) -> Iterator[Chosen]:
     """The records of these rows."""
     for rowid in rowids:
-        yield from (record for at, record in reader.after(rowid - 1, 1) if at == rowid)
+        yield from (record for at, record in reader.readable_after(rowid - 1, 1) if at == rowid)
 
 
 def shuffled(first: int, last: int, rng: random.Random) -> Iterator[int]:

@@ -14,10 +14,12 @@ from inspection.moments import moment
 
 if TYPE_CHECKING:
     from inspection.record_reader import RecordReader
-    from inspection.replay import Replay
-    from inspection.types import Record
+    from inspection.replay import Replay, Replayer
+    from inspection.replay_choice import Chosen
+    from inspection.store import UnreadableRecord
 
 _TELL = 100  # records between two words on how far it is
+UNREADABLE = "record.unreadable"
 
 
 def add_verb(verbs: Any) -> None:
@@ -76,6 +78,11 @@ class Tally:
         for difference in replay.differences:
             self.largest[difference.what] = max(self.largest.get(difference.what, 0.0), difference.by)
 
+    def add_unreadable(self) -> None:
+        """Count a record that cannot be read."""
+        self.outcomes["cannot"] += 1
+        self.cannot[UNREADABLE] += 1
+
     def as_json(self) -> dict[str, Any]:
         """Everything as plain numbers."""
         return {
@@ -122,13 +129,12 @@ def _replay(args: argparse.Namespace) -> int:
             runs_on = replayer.runs_on()
             if not args.json:
                 print("replayed with " + ", ".join(f"{name} {value}" for name, value in runs_on.items()))
-            for record in _chosen(args, reader):
-                replay = replayer.replay(record)
-                tally.add(replay)
+            for chosen in _chosen(args, reader):
+                document, text = _outcome(chosen, replayer, tally)
                 if args.json:
-                    rows.append(as_json(replay))
+                    rows.append(document)
                 else:
-                    print(in_words(replay))
+                    print(text)
                 _tell(tally)
         finally:
             replayer.close()
@@ -143,7 +149,19 @@ def _replay(args: argparse.Namespace) -> int:
     return 0 if tally.outcomes.total() == tally.outcomes["same"] else 1
 
 
-def _chosen(args: argparse.Namespace, reader: "RecordReader") -> Iterator["Record"]:
+def _outcome(chosen: "Chosen", replayer: "Replayer", tally: Tally) -> tuple[dict[str, Any], str]:
+    """What comes of a record, as plain values and in words; counted."""
+    from inspection.types import Record
+
+    if not isinstance(chosen, Record):
+        tally.add_unreadable()
+        return _unreadable_as_json(chosen), _unreadable_in_words(chosen)
+    replay = replayer.replay(chosen)
+    tally.add(replay)
+    return as_json(replay), in_words(replay)
+
+
+def _chosen(args: argparse.Namespace, reader: "RecordReader") -> Iterator["Chosen"]:
     from inspection import replay_choice
     from inspection.record_reader import Span
 
@@ -168,7 +186,7 @@ def _chosen(args: argparse.Namespace, reader: "RecordReader") -> Iterator["Recor
     return _some(replay_choice.of_rows(reader, drawn.rowids))
 
 
-def _some(records: Iterator["Record"]) -> Iterator["Record"]:
+def _some(records: Iterator["Chosen"]) -> Iterator["Chosen"]:
     """The records; UsageError when there are none, so that nothing replayed is never taken for all the same."""
     first = next(records, None)
     if first is None:
@@ -191,7 +209,7 @@ def in_words(replay: "Replay") -> str:
     verdict = record.judgement.verdict.name if record.late is None else f"{record.judgement.verdict.name}, late "
     if record.late is not None:
         verdict += record.late.judgement.verdict.name
-    at = f"{record.judged_at:%Y-%m-%d %H:%M:%S} UTC"
+    at = record.judged_at.astimezone().isoformat(" ", "seconds")
     lines = [f"{replay.outcome:8} {record.record_id} {_plain(record.serial) or '-'} {at} {verdict}"]
     if replay.outcome == "cannot":
         lines.append(f"{replay.cannot}: {replay.text}")
@@ -202,6 +220,19 @@ def in_words(replay: "Replay") -> str:
         lines.append(f"the inspection gives now: {replay.now.verdict.name}" + (f" by {rules}" if rules else ""))
     lines += [f"known: {note}" for note in replay.notes]
     return "\n         ".join(_plain(line) for line in lines)
+
+
+def _unreadable_in_words(error: "UnreadableRecord") -> str:
+    """Which record it is that cannot be read, and why."""
+    lines = [f"{'cannot':8} {error.record_id or '-'} row {error.row}", f"{UNREADABLE}: {error.what}", error.fix]
+    return "\n         ".join(_plain(line) for line in lines)
+
+
+def _unreadable_as_json(error: "UnreadableRecord") -> dict[str, Any]:
+    return {
+        "record_id": error.record_id, "row": error.row, "outcome": "cannot", "cannot": UNREADABLE,
+        "text": f"{error.what}; {error.fix}",
+    }  # fmt: skip
 
 
 def as_json(replay: "Replay") -> dict[str, Any]:

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inspection.audit.findings import HOW_ENTERED, counted
 from inspection.config import StationConfig, load_station
 from inspection.errors import StoreError
 from inspection.log import event
@@ -46,7 +47,7 @@ def _retention(args: argparse.Namespace) -> int:
     try:
         granted = step_back()
         if args.once:
-            print(_told(retention.one_pass(), retention.budget.share))
+            _print(retention.one_pass(), retention)
         else:
             event("retention.started", priority=granted, rules=len(config.retention.rules))
             _serve(retention, stop)
@@ -78,9 +79,19 @@ def _plan(config: StationConfig) -> int:
     if not config.retention.asks_for_something:
         print(NOTHING_ASKED)
     for rule, records in by_rule.items():
-        print(f"{records} records\t{rule}")
-    print(_told(summary, None))
+        print(f"{counted(records, 'records')}\t{rule}")
+    _print(summary, None)
     return 0
+
+
+def _print(summary: "Summary", retention: "Retention | None") -> None:
+    """The result as a line of JSON, and in words what is not managed."""
+    print(_told(summary, None if retention is None else retention.budget.share))
+    if unknown := summary.unknown.files:
+        first = json.dumps(summary.unknown.first)[1:-1]  # whatever a name holds, it makes no line of its own
+        print(
+            f"{counted(unknown, 'pictures')} that the ledger does not know, not managed ({HOW_ENTERED}); first {first}"
+        )
 
 
 def _told(summary: "Summary", share: float | None) -> str:
@@ -92,6 +103,7 @@ def _told(summary: "Summary", share: float | None) -> str:
     }  # fmt: skip
     row["on_disk_mb"] = round(summary.total_bytes / 1e6, 3)
     row["protected_records"] = dict(summary.protected)
+    row["unknown_files"] = summary.unknown.files
     if summary.over_bytes:
         row["over_limit_mb"] = round(summary.over_bytes / 1e6, 3)
     return json.dumps(row)

@@ -7,6 +7,7 @@ record is kept beside it (``reviews``), so that no page ever holds up the line.
 """
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,6 +94,7 @@ MIGRATIONS = (
     """
     + CHAIN_SQL,
 )
+_RECORD_ID = re.compile(r'"record_id": ?"([0-9A-Za-z_-]{1,64})"')
 BUSY_MS = 2000
 ACCEPTED = "SELECT json, accepted_at FROM triggers WHERE trigger_id = ?"
 WITH_LATE = """SELECT records.rowid, records.json, late_results.json
@@ -105,15 +107,27 @@ RECORD_STORE = Kind(
 )
 
 
-def read_record(text: str, late: str | None, path: Path) -> Record:
-    """The record in the columns of ``WITH_LATE``; StoreError naming the store ``path`` when it cannot be read."""
+class UnreadableRecord(StoreError):
+    """A record that is there, in ``row``, and cannot be read; ``record_id`` is what its text says it is called."""
+
+    def __init__(self, why: object, path: Path, row: int, record_id: str) -> None:
+        name = f"record {record_id} (row {row})" if record_id else f"the record in row {row}"
+        super().__init__(
+            f"{name} of {path} cannot be read: {why}",
+            fix="`lineside audit` tells whether it was altered; if not, use the lineside version that wrote it",
+        )
+        self.row = row
+        self.record_id = record_id
+
+
+def read_record(row: int, text: str, late: str | None, path: Path) -> Record:
+    """The record in the columns of ``WITH_LATE``; UnreadableRecord naming it and the store ``path`` when it cannot be read."""
     try:
         record = Record.from_json(text)
         return record if late is None else replace(record, late=LateResult.from_json(late))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(
-            f"a record in {path} cannot be read: {error}", fix="use the lineside version that wrote it"
-        ) from error
+        said = _RECORD_ID.search(text)
+        raise UnreadableRecord(error, path, int(row), said[1] if said else "") from error
 
 
 class Store:
@@ -224,18 +238,18 @@ class Store:
     def find_by_trigger(self, trigger_id: str) -> Record | None:
         """The record of a trigger; None when it has none."""
         rows = self._rows(f"{WITH_LATE} WHERE trigger_id = ?", (trigger_id,))
-        return read_record(rows[0][1], rows[0][2], self.path) if rows else None
+        return read_record(rows[0][0], rows[0][1], rows[0][2], self.path) if rows else None
 
     def find(self, record_id: str) -> Record | None:
         """The record of this id; None when there is none."""
         rows = self._rows(f"{WITH_LATE} WHERE records.record_id = ?", (record_id,))
-        return read_record(rows[0][1], rows[0][2], self.path) if rows else None
+        return read_record(rows[0][0], rows[0][1], rows[0][2], self.path) if rows else None
 
     def judged(self, serial: str, lot: str) -> Record | None:
         """The newest record of a serial in a lot with a verdict other than ERROR; None when there is none."""
         sql = f"{WITH_LATE} WHERE serial = ? AND lot = ? AND verdict <> 0 ORDER BY records.rowid DESC LIMIT 1"
         rows = self._rows(sql, (serial, lot))
-        return read_record(rows[0][1], rows[0][2], self.path) if rows else None
+        return read_record(rows[0][0], rows[0][1], rows[0][2], self.path) if rows else None
 
     def unanswered(self) -> tuple[Trigger, ...]:
         """Triggers that were accepted but have no record, oldest first: a crash came between."""
@@ -251,8 +265,8 @@ class Store:
             rows = self._rows(sql, (before, lot, lot, serial, serial, min(left, 200)))
             if not rows:
                 return
-            for _, text, late in rows:
-                yield read_record(text, late, self.path)
+            for row, text, late in rows:
+                yield read_record(row, text, late, self.path)
             before = rows[-1][0]
             left -= len(rows)
 

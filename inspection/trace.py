@@ -17,6 +17,7 @@ from inspection.record_reader import RecordReader
 from inspection.reviews import MARK, MIGRATIONS, REVIEWS, reviews_path, standing
 from inspection.sealed_version import SealedVersion, SealedVersions
 from inspection.station_places import Places
+from inspection.store import UnreadableRecord
 from inspection.trace_queries import Line, TraceQueries
 from inspection.types import Detection, Record, Review
 
@@ -69,16 +70,25 @@ class PartTrace:
     lot_parts: int
     rows_alike: tuple[int, int]
 
+    @property
+    def places_by_version_in_force(self) -> bool:
+        """Whether places on the golden are told by the version in force, for want of the one that judged."""
+        return not self.version.folder and any(finding.on_golden_px for finding in self.findings)
+
 
 @dataclass(frozen=True, slots=True)
 class SerialTrace:
-    """The records of a serial, newest first, and the rest in lines; ``near`` are serials that begin alike when there is none."""
+    """The records of a serial, newest first, and the rest in lines; ``near`` are serials that begin alike when there is none.
+
+    ``unreadable`` are those of the newest that cannot be read.
+    """
 
     serial: str
     count: int
     parts: tuple[PartTrace, ...]
     more: tuple[Line, ...]
     near: tuple[str, ...]
+    unreadable: tuple[UnreadableRecord, ...] = ()
 
 
 class Tracer:
@@ -111,12 +121,14 @@ class Tracer:
             )
             return SerialTrace(serial, 0, (), (), tuple(near))
         whole = min(limit, MOST_RECORDS)
-        parts = tuple(self._part(row, record, count) for row, record in self._reader.by_serial(serial, whole))
+        found = self._reader.readable_by_serial(serial, whole)
+        parts = tuple(self._part(row, one, count) for row, one in found if isinstance(one, Record))
+        unreadable = tuple(one for _, one in found if isinstance(one, UnreadableRecord))
         more = self.queries.of_serial(serial, limit)[whole:]
-        return SerialTrace(serial, count, parts, tuple(more), ())
+        return SerialTrace(serial, count, parts, tuple(more), (), unreadable)
 
     def record(self, record_id: str) -> PartTrace | None:
-        """A part by the id of its record; None when there is none."""
+        """A part by the id of its record; None when there is none, UnreadableRecord when it cannot be read."""
         record = self._reader.find(record_id)
         if record is None:
             return None

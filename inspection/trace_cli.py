@@ -2,20 +2,23 @@
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inspection.errors import UsageError
+from inspection.moments import moment
 
 if TYPE_CHECKING:
     from inspection.trace import Tracer
     from inspection.trace_search import Found
 
 MOST_LISTED = 10_000
+SHA256_DIGITS = 64
 NOT_FOUND = 1
+NOT_SOUND = 1  # a record is not as it was written, or cannot be read
 Answer = tuple[int, dict[str, Any], Iterable[str]]  # exit code, document, lines
 
 
@@ -32,12 +35,14 @@ def add_verb(verbs: Any) -> None:
     trace.add_argument(
         "--model", metavar="SHA", help="all parts that this model judged, by the beginning of its SHA-256"
     )
-    trace.add_argument("--recipe", metavar="SHA", help="the same of a recipe version, by its lock")
+    trace.add_argument(
+        "--recipe", metavar="ID|SHA", help="the same of a recipe by its id, or of one version by its lock's SHA-256"
+    )
     defect = trace.add_argument_group("with --defect")
     defect.add_argument(
-        "--since", type=_time, metavar="DATE", help="from this day or time on, local where no zone is given"
+        "--since", type=moment, metavar="DATE", help="from this day or time on, local where no zone is given"
     )
-    defect.add_argument("--until", type=_time, metavar="DATE", help="before this day or time (default: up to now)")
+    defect.add_argument("--until", type=moment, metavar="DATE", help="before this day or time (default: up to now)")
     defect.add_argument("--at", type=_place, metavar="X,Y", help="a place on the golden, pixels")
     defect.add_argument("--within", type=float, default=20.0, metavar="PX", help="how near to it (default: 20)")
     defect.add_argument("--roi", default="", help="only in this region")
@@ -47,13 +52,14 @@ def add_verb(verbs: Any) -> None:
     trace.set_defaults(func=_trace)
 
 
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text).astimezone()
-
-
 def _place(text: str) -> tuple[float, float]:
-    x, y = text.split(",")
-    return float(x), float(y)
+    try:
+        x, y = map(float, text.split(","))
+    except ValueError:
+        x = y = math.nan
+    if not (math.isfinite(x) and math.isfinite(y)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no place: give X,Y in pixels of the golden, such as 412,236")
+    return x, y
 
 
 def _trace(args: argparse.Namespace) -> int:
@@ -111,7 +117,8 @@ def _serial(tracer: "Tracer", args: argparse.Namespace) -> Answer:
 
     trace = tracer.serial(args.serial, args.limit)
     if trace.count:
-        return 0, serial_document(trace), serial_lines(trace)
+        sound = not trace.unreadable and not any(part.chain.altered for part in trace.parts)
+        return 0 if sound else NOT_SOUND, serial_document(trace), serial_lines(trace)
     near = ", ".join(map(plain, trace.near))
     _tell(
         f"there is no record of the serial {plain(args.serial)}",
@@ -121,12 +128,17 @@ def _serial(tracer: "Tracer", args: argparse.Namespace) -> Answer:
 
 
 def _record(tracer: "Tracer", args: argparse.Namespace) -> Answer:
-    from inspection.trace_document import part_document
+    from inspection.store import UnreadableRecord
+    from inspection.trace_document import part_document, unreadable_document
     from inspection.trace_text import part_lines, plain
 
-    part = tracer.record(args.record)
+    try:
+        part = tracer.record(args.record)
+    except UnreadableRecord as error:
+        _tell(plain(error.what), plain(error.fix))
+        return NOT_SOUND, unreadable_document(error), ()
     if part is not None:
-        return 0, part_document(part), part_lines(part)
+        return NOT_SOUND if part.chain.altered else 0, part_document(part), part_lines(part)
     _tell(f"there is no record {plain(args.record)}", "give the whole id, as reports and pages show it")
     return NOT_FOUND, {}, ()
 
@@ -147,10 +159,29 @@ def _defect(tracer: "Tracer", args: argparse.Namespace) -> Answer:
 
     search = DefectSearch(args.defect, args.since, args.until, args.roi, args.camera, args.at, args.within)
     found = find_defect(tracer, search, args.limit)
-    known = (
+    nothing = f"no part is NG or REVIEW for {plain(args.defect)} there in that time"
+    return _found(found, args, nothing, _where_else(found, args))
+
+
+def _where_else(found: "Found", args: argparse.Namespace) -> str:
+    """What to look for instead, where no part has the defect: of what was given, what is not known at all."""
+    from inspection.trace_text import plain
+
+    given = (
+        (args.camera, found.cameras, "by the cameras"),
+        (args.roi, found.rois, "in the regions"),
+    )
+    name, cameras = plain(args.defect), ", ".join(map(plain, found.cameras))
+    for asked, seen, words in given:
+        if asked and asked not in seen and (found.cameras or found.rois):
+            listed = ", ".join(map(plain, seen))
+            found_in = f"was found {words} {listed}" if seen else f"was found by the cameras {cameras}, in no region"
+            return f"in that time {name} {found_in}"
+    if args.defect in found.known:
+        return "try an earlier --since, or a larger --within where --at is given"
+    return (
         f"the recipe in force knows {', '.join(map(plain, found.known))}" if found.known else "try an earlier --since"
     )
-    return _found(found, args, f"no part is NG or REVIEW for {plain(args.defect)} there in that time", known)
 
 
 def _judged_by(tracer: "Tracer", args: argparse.Namespace) -> Answer:
@@ -164,13 +195,18 @@ def _judged_by(tracer: "Tracer", args: argparse.Namespace) -> Answer:
         raise UsageError(
             f"{plain(name)} names {len(found.known)} {kind} versions", fix="give more digits: " + _some(found.known)
         )
-    return _found(
-        found, args, f"no {kind} whose SHA-256 begins with {plain(name)} judged a part here", _some(found.known)
-    )
+    begins = f"no recipe is called {plain(name)}, and none whose SHA-256 begins so judged a part here"
+    listed = "recipes that judged here, their ids and the beginnings of the SHA-256 of their versions"
+    if kind == "model":
+        begins = f"no model whose SHA-256 begins with {plain(name)} judged a part here"
+        listed = "models that judged here, by the beginning of their SHA-256"
+    return _found(found, args, begins, f"{listed}: {_some(found.known)}")
 
 
 def _some(names: tuple[str, ...]) -> str:
-    listed = ", ".join(name[:16] for name in names[:20])
+    from inspection.trace_text import plain
+
+    listed = ", ".join(name[:16] if len(name) == SHA256_DIGITS else plain(name) for name in names[:20])
     return f"{listed} and {len(names) - 20} more" if len(names) > 20 else listed or "the store is empty"
 
 

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from inspection.store import UnreadableRecord
 from inspection.trace import PartTrace, SerialTrace
 from inspection.trace_queries import Line, Tally
 from inspection.trace_search import Found
@@ -15,13 +16,20 @@ def serial_document(trace: SerialTrace) -> dict[str, Any]:
     return {
         "serial": trace.serial, "records": trace.count, "near": list(trace.near),
         "parts": [part_document(part) for part in trace.parts], "more": [_line_document(line) for line in trace.more],
+        "unreadable": [unreadable_document(error) for error in trace.unreadable],
     }  # fmt: skip
+
+
+def unreadable_document(error: UnreadableRecord) -> dict[str, Any]:
+    """A record that cannot be read, for other programs."""
+    return {"record_id": error.record_id, "row": error.row, "unreadable": error.what, "fix": error.fix}
 
 
 def part_document(part: PartTrace) -> dict[str, Any]:
     """A part for other programs; ``record`` is in the one JSON form that records have everywhere."""
     return {
         "row": part.row,
+        "as_written": not part.chain.altered if part.chain.sequence else None,
         "record": json.loads(part.record.to_json()),
         "findings": [
             {"class": one.detection.defect_class, "score": one.detection.score, "camera": one.detection.camera,
@@ -35,7 +43,7 @@ def part_document(part: PartTrace) -> dict[str, Any]:
         ],
         "pictures_why": part.pictures_why, "pictures_detail": part.pictures_detail,
         "reviews": [_review_document(review, part.stands) for review in part.reviews],
-        "chain": asdict(part.chain),
+        "chain": asdict(part.chain), "places_by_version_in_force": part.places_by_version_in_force,
         "serial_used": part.serial_used, "lot_parts": part.lot_parts, "rows_alike": part.rows_alike,
     }  # fmt: skip
 
@@ -50,7 +58,8 @@ def found_document(found: Found) -> dict[str, Any]:
             {**asdict(period.point), "last_row": period.last_row, **_tally_document(period.tally)} for period in found.periods
         ],
         "listed": [line | place for line, place in zip(lines, places, strict=True)] if places else lines,
-        "uncorrected": found.uncorrected, "unreadable": found.unreadable, "slow": found.slow,
+        "uncorrected": found.uncorrected, "places_by_version_in_force": found.assumed,
+        "unreadable": found.unreadable, "slow": found.slow,
     }  # fmt: skip
 
 
@@ -63,7 +72,7 @@ def _tally_document(tally: Tally) -> dict[str, Any]:
 def _line_document(line: Line) -> dict[str, Any]:
     return {
         "row": line.rowid, "record_id": line.record_id, "serial": line.serial, "lot": line.lot,
-        "verdict": line.verdict.name, "judged_at": line.judged_at.isoformat(),
+        "verdict": line.verdict.name, "judged_at": line.judged_at.isoformat(), "simulated": line.simulated,
     }  # fmt: skip
 
 

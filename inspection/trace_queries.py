@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from inspection.chain import FIRST_LINK
 from inspection.errors import StoreError
 from inspection.record_reader import MOST, RecordReader
 from inspection.sqlite_file import Value
@@ -15,6 +16,10 @@ from inspection.types import Verdict
 
 INDEXED = 5  # the schema from which on there are a chain, change points, and indexes by time
 LAST = 2**63 - 1  # before every row there can be
+LATE_WITHIN = 10_000  # entries of the chain after a record among which one of its late result is looked for
+CONTENT = """SELECT records.*, triggers.json, accepted_at FROM records LEFT JOIN triggers USING (trigger_id)
+             WHERE record_id = ?"""
+SIMULATED = "CASE WHEN json_valid(json) THEN json_extract(json, '$.simulated') END"
 TALLY = "SELECT verdict, count(*), min(judged_at), max(judged_at) FROM records"
 NOT_OK_BETWEEN = """SELECT verdict, count(*) FROM records INDEXED BY records_not_ok
                     WHERE verdict <> 1 AND rowid BETWEEN ? AND ? GROUP BY verdict"""
@@ -42,6 +47,7 @@ class Line:
     lot: str
     verdict: Verdict
     judged_at: datetime
+    simulated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,20 +172,50 @@ class TraceQueries:
             return 0
         return int(self._rows("SELECT coalesce(max(sequence), 0) FROM chain")[0][0])
 
-    def chain_from(self, sequence: int, kind: str) -> tuple[int, str, bytes] | None:
-        """Sequence, subject and link of the first entry of a kind from a sequence on; None when there is none."""
-        sql = "SELECT sequence, subject, link FROM chain WHERE sequence >= ? AND kind = ? ORDER BY sequence LIMIT 1"
+    def chain_from(self, sequence: int, kind: str) -> tuple[int, str, bytes, bytes] | None:
+        """Sequence, subject, link and content hash of the first entry of a kind from a sequence on; None without one."""
+        sql = """SELECT sequence, subject, link, content_sha256 FROM chain WHERE sequence >= ? AND kind = ?
+                 ORDER BY sequence LIMIT 1"""
         rows = self._rows(sql, (sequence, kind))
-        return (int(rows[0][0]), str(rows[0][1]), bytes(rows[0][2])) if rows else None
+        return (int(rows[0][0]), str(rows[0][1]), bytes(rows[0][2]), bytes(rows[0][3])) if rows else None
+
+    def link_before(self, sequence: int) -> bytes:
+        """The link of the entry before a sequence; that before the first where there is none."""
+        rows = self._rows("SELECT link FROM chain WHERE sequence = ?", (sequence - 1,))
+        return bytes(rows[0][0]) if rows else FIRST_LINK
+
+    def content_of(self, record_id: str) -> list[str | int]:
+        """What the chain holds of a record: its columns, and those of its trigger, as ``Store.commit`` chains them."""
+        rows = self._rows(CONTENT, (record_id,))
+        return list(rows[0]) if rows else []
+
+    def late_of(self, record_id: str) -> list[str | int]:
+        """The columns of its late result; none when there is none."""
+        rows = self._rows("SELECT record_id, json FROM late_results WHERE record_id = ?", (record_id,))
+        return list(rows[0]) if rows else []
+
+    def late_entry(self, record_id: str, sequence: int, *, anywhere: bool) -> bytes | None:
+        """The content hash of the entry of a late result after that of its record; None when there is none.
+
+        Looked for among the ``LATE_WITHIN`` entries that follow, for a late result is only a little late; with ``anywhere``
+        also beyond.
+        """
+        sql = """SELECT content_sha256 FROM chain WHERE sequence > ? AND sequence <= ? AND kind = 'late' AND subject = ?
+                 ORDER BY sequence LIMIT 1"""
+        for last in (sequence + LATE_WITHIN, *([LAST] if anywhere else [])):
+            if rows := self._rows(sql, (sequence, last, record_id)):
+                return bytes(rows[0][0])
+        return None
 
     def _lines(self, where: str, *values: Value) -> list[Line]:
-        sql = f"SELECT rowid, record_id, serial, lot, verdict, judged_at FROM records WHERE {where}"
+        sql = f"SELECT rowid, record_id, serial, lot, verdict, judged_at, {SIMULATED} FROM records WHERE {where}"
         return [self._line(row) for row in self._rows(sql, values)]
 
     def _line(self, row: Sequence[Any]) -> Line:
-        rowid, record_id, serial, lot, verdict, judged_at = row
+        rowid, record_id, serial, lot, verdict, judged_at, *simulated = row
         try:
-            return Line(int(rowid), record_id, serial, lot, Verdict(verdict), datetime.fromisoformat(judged_at))
+            at = datetime.fromisoformat(judged_at)
+            return Line(int(rowid), record_id, serial, lot, Verdict(verdict), at, any(simulated))
         except ValueError as error:
             raise StoreError(
                 f"row {rowid} of {self._reader.path} cannot be read: {error}",

@@ -6,7 +6,7 @@ Counts are exact; lists hold the newest parts up to a limit.
 import json
 import math
 from collections import Counter, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ from inspection.trace_queries import ChangePoint, Line, NotOk, Tally
 from inspection.types import Verdict
 
 END = "~"  # sorts after every time
+MOST_NAMED = 40  # cameras or regions that are named
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +38,16 @@ class DefectSearch:
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """A part in a list, with the place of its first finding that was asked for: on the golden, or else on the frame."""
+    """A part in a list, with the place of its first finding that was asked for: on the golden, or else on the frame.
+
+    ``assumed``: by the golden of the version in force, for want of the version that judged.
+    """
 
     line: Line
     place_px: tuple[float, float]
     on_golden: bool
     score: float
+    assumed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,8 @@ class Found:
 
     ``spots`` go with ``lines`` where a defect was asked for.  ``uncorrected`` of the parts were compared where the finding
     lay on the frame, for want of how the golden lay; ``unreadable`` records could not be read.  ``slow``: the store is of an
-    earlier schema, so all of it was read.
+    earlier schema, so all of it was read.  ``assumed`` of the spots are so.  ``cameras`` and ``rois`` are where the class was
+    found in that time at all.
     """
 
     tally: Tally
@@ -71,6 +77,9 @@ class Found:
     unreadable: int = 0
     slow: bool = False
     known: tuple[str, ...] = ()
+    assumed: int = 0
+    cameras: tuple[str, ...] = ()
+    rois: tuple[str, ...] = ()
 
 
 def find_lot(tracer: Tracer, lot: str, limit: int) -> Found:
@@ -94,12 +103,13 @@ def find_defect(tracer: Tracer, search: DefectSearch, limit: int) -> Found:
     newest: deque[Spot] = deque(maxlen=limit)
     counts: Counter[Verdict] = Counter()
     times: list[datetime] = []
-    uncorrected = unreadable = 0
+    uncorrected = unreadable = assumed = 0
+    seen = _Seen()
     after = ("", 0)
     while rows := tracer.queries.not_ok(since, until, after, MOST, holding=holding):
         for row in rows:
             try:
-                spot = _spot(tracer, search, row)
+                spot = _spot(tracer, search, row, seen)
             except (ValueError, KeyError, TypeError, AttributeError):
                 unreadable += 1
                 continue
@@ -107,16 +117,31 @@ def find_defect(tracer: Tracer, search: DefectSearch, limit: int) -> Found:
                 newest.append(spot)
                 counts[row.line.verdict] += 1
                 uncorrected += search.at is not None and not spot.on_golden
+                assumed += spot.assumed
                 times = [min([*times[:1], row.line.judged_at]), max([*times[1:], row.line.judged_at])]
         after = (rows[-1].judged_at, rows[-1].line.rowid)
     spots = tuple(reversed(newest))
     return Found(
         Tally(dict(counts), *times), tuple(spot.line for spot in spots), spots, uncorrected=uncorrected,
-        unreadable=unreadable, slow=not tracer.queries.has_chain(), known=_classes(tracer),
+        unreadable=unreadable, slow=not tracer.queries.has_chain(), known=_classes(tracer), assumed=assumed,
+        cameras=tuple(sorted(seen.cameras)), rois=tuple(sorted(seen.rois)),
     )  # fmt: skip
 
 
-def _spot(tracer: Tracer, search: DefectSearch, row: NotOk) -> Spot | None:
+@dataclass(slots=True)
+class _Seen:
+    """By which cameras and in which regions a class was found; not more names than can be listed."""
+
+    cameras: set[str] = field(default_factory=set)
+    rois: set[str] = field(default_factory=set)
+
+    def add(self, camera: str, roi: str) -> None:
+        for names, name in ((self.cameras, camera), (self.rois, roi)):
+            if name and len(names) < MOST_NAMED:
+                names.add(name)
+
+
+def _spot(tracer: Tracer, search: DefectSearch, row: NotOk, seen: _Seen) -> Spot | None:
     """Where the part has the defect; None when it has it nowhere that was asked for."""
     record = json.loads(row.text)
     told = [(record, record.get("measured") or {})]
@@ -125,6 +150,8 @@ def _spot(tracer: Tracer, search: DefectSearch, row: NotOk) -> Spot | None:
     for document, measured in told:
         for reason in document["judgement"]["reasons"]:
             for one in reason["detections"]:
+                if one["defect_class"] == search.defect_class:
+                    seen.add(one.get("camera", ""), one["roi_id"])
                 spot = _fitting(tracer, search, row, one, (record, measured))
                 if spot is not None:
                     return spot
@@ -141,11 +168,14 @@ def _fitting(
     record, measured = of
     box = one["region"]["xyxy_px"]
     recipe_id = record.get("recipe_id") or record["trigger"]["recipe_id"]
-    place = on_golden(box, measured, camera, tracer.golden_size(recipe_id, record["recipe_sha256"], camera))
+    sha256 = record["recipe_sha256"]
+    place = on_golden(box, measured, camera, tracer.golden_size(recipe_id, sha256, camera))
     there = place or ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
     if search.at is not None and math.dist(there, search.at) > search.within_px:
         return None
-    return Spot(row.line, there, place is not None, float(one["score"]))
+    line = replace(row.line, simulated=bool(record.get("simulated")))
+    assumed = place is not None and not tracer.versions.of(recipe_id, sha256).folder
+    return Spot(line, there, place is not None, float(one["score"]), assumed)
 
 
 def _classes(tracer: Tracer) -> tuple[str, ...]:
@@ -154,9 +184,10 @@ def _classes(tracer: Tracer) -> tuple[str, ...]:
 
 
 def find_judged_by(tracer: Tracer, limit: int, *, model: str = "", recipe: str = "") -> Found:
-    """All parts that a model or a recipe version judged, by the beginning of its SHA-256.
+    """All parts that a model or a recipe version judged, by the beginning of its SHA-256; or all of a recipe, by its id.
 
-    ``known`` lists the SHA-256 that begin so when there is not exactly one, or all there are when none does.
+    ``known`` lists the SHA-256 that begin so when there is not exactly one, or when none does all there are, those of recipes
+    after the ids.
     """
     queries = tracer.queries
     slow = not queries.has_chain()
@@ -165,8 +196,11 @@ def find_judged_by(tracer: Tracer, limit: int, *, model: str = "", recipe: str =
     named = [_hashes(point, of_model=bool(model)) for point in points]
     all_of_them = tuple(sorted({name for names in named for name in names if name}))
     fitting = tuple(name for name in all_of_them if name.startswith(begins))
+    ids = () if model else tuple(sorted({point.recipe_id for point in points if point.recipe_id}))
+    if recipe in ids:
+        named, fitting = [(point.recipe_id,) for point in points], (recipe,)
     if len(fitting) != 1:
-        return Found(Tally({}), (), slow=slow, known=fitting or all_of_them)
+        return Found(Tally({}), (), slow=slow, known=fitting or (*ids, *all_of_them))
     ends = [point.first_row - 1 for point in points[1:]] + [queries.last_row()]
     periods = tuple(
         Period(point, last, queries.tally_between(point.first_row, last))

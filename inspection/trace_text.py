@@ -15,6 +15,16 @@ HASH = 16  # digits shown of a SHA-256
 LIMIT_LINES = 40
 NAMED = 8  # lots that are named
 MEASURING_SCHEMA = 3
+NOT_AS_WRITTEN = (
+    "NOT as it was written: {what} after chain entry {entry} was made; do not rely on what follows, and run `lineside "
+    "audit STATION.toml`"
+)
+NOT_WRITTEN = {
+    "record": "the record was altered",
+    "late": "its late result was altered, added or taken away",
+    "entry": "the entry itself was altered",
+}
+ASSUMED = "by the golden of the version in force, for the version that judged is not kept on this computer"
 
 
 def plain(text: str) -> str:
@@ -23,8 +33,8 @@ def plain(text: str) -> str:
 
 
 def when(at: datetime) -> str:
-    """A time in UTC."""
-    return f"{at:%Y-%m-%d %H:%M:%S}Z"
+    """A time in local time, with its offset."""
+    return at.astimezone().isoformat(" ", "seconds")
 
 
 # ---- one part
@@ -36,25 +46,32 @@ def serial_lines(trace: SerialTrace) -> Iterator[str]:
     if trace.count > 1:
         lots = ", ".join(plain(lot) or "(no lot)" for lot in lots_of(trace.parts)[:NAMED])
         yield f"serial {name} was used {trace.count} times, in the lots {lots}: these may be several parts, or one judged again"
+    for error in trace.unreadable:
+        yield f"{plain(error.what)}; {plain(error.fix)}"
+        yield ""
     for part in trace.parts:
         yield from part_lines(part)
         yield ""
     yield from _lines(trace.more)
-    left = trace.count - len(trace.parts) - len(trace.more)
+    left = trace.count - len(trace.parts) - len(trace.unreadable) - len(trace.more)
     if left > 0:
         yield f"{left} more records of this serial, all older; --limit shows more"
 
 
 def part_lines(part: PartTrace) -> Iterator[str]:
-    """Everything about one record."""
+    """Everything about one record; the first line says so where it is not as it was written."""
     record = part.record
+    if part.chain.altered:
+        yield NOT_AS_WRITTEN.format(
+            what=" and ".join(NOT_WRITTEN[word] for word in part.chain.altered), entry=part.chain.sequence
+        )
     serial, lot = plain(record.serial) or "(no serial)", plain(record.trigger.lot) or "(no lot)"
     yield f"{serial}  {record.judgement.verdict.name}  {when(record.judged_at)}  lot {lot}  station {plain(record.station_id)}"
     rows: list[tuple[str, Iterable[str]]] = [
         ("record", (f"{record.record_id}, row {part.row}, schema {record.schema}{_simulated(record)}",)),
         ("trigger", (_trigger(record),)),
         ("why", _reasons(record)),
-        ("findings", map(_finding, part.findings)),
+        ("findings", _findings(part)),
         ("judged by", (_judged_by(record, part.version),)),
         ("limits", _limits(part.version)),
         ("frames", _pictures(part)),
@@ -90,6 +107,12 @@ def _reasons(record: Record) -> Iterator[str]:
         yield f"late result, {when(late.judged_at)}: {late.judgement.verdict.name} (the controller had been told ERROR)"
         for reason in late.judgement.reasons:
             yield f"  {plain(reason.rule_id)}: {plain(reason.text)}"
+
+
+def _findings(part: PartTrace) -> Iterator[str]:
+    yield from map(_finding, part.findings)
+    if part.places_by_version_in_force:
+        yield f"places on the golden are {ASSUMED}"
 
 
 def _finding(finding: Finding) -> str:
@@ -172,11 +195,14 @@ def _chain(part: PartTrace) -> str:
     if not place.sequence:
         return WHY_NOT_CHAINED[place.why_not]
     text = f"entry {place.sequence}, link {place.link[:HASH]}"
+    if place.altered:
+        return f"{text}: NOT what the record says now, so no signature speaks for it; `lineside audit` tells more"
     if place.checkpoint is None:
         return f"{text}; no checkpoint holds it yet"
     signed = place.checkpoint
     key = f"signed with the key {plain(signed.key)[:HASH]}" if signed.key else "not signed"
-    return f"{text}; first held by checkpoint {signed.number} of {plain(signed.at)[:19]}Z ({key}); `lineside audit` checks it"
+    at = when(signed.moment) if signed.moment else plain(signed.at)
+    return f"{text}; first held by checkpoint {signed.number} of {at} ({key}); `lineside audit` checks it"
 
 
 def _alike(part: PartTrace) -> str:
@@ -204,6 +230,8 @@ def found_lines(found: Found, limit: int) -> Iterator[str]:
             f"{found.uncorrected} of them were compared where the finding lay on the frame: their records do not say how the "
             "golden lay"
         )
+    if found.assumed:
+        yield f"of {found.assumed} of them the place is told {ASSUMED}"
     if found.unreadable:
         yield f"{found.unreadable} records could not be read and are not counted; `lineside audit` names what was altered"
     yield from map(_spot, found.spots) if found.spots else _lines(found.lines)
@@ -226,7 +254,8 @@ def _lines(lines: Iterable[Line]) -> Iterator[str]:
 
 def _line(line: Line) -> str:
     lot = plain(line.lot) or "(no lot)"
-    return f"{when(line.judged_at)}  {line.verdict.name:6}  {plain(line.serial)}  {lot}  {plain(line.record_id)}"
+    simulated = "  SIMULATED" if line.simulated else ""
+    return f"{when(line.judged_at)}  {line.verdict.name:6}  {plain(line.serial)}  {lot}  {plain(line.record_id)}{simulated}"
 
 
 def _spot(spot: Spot) -> str:

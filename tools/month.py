@@ -119,7 +119,7 @@ def _recipes(recipes: Path, plan: Plan) -> tuple[Period, ...]:
     shutil.rmtree(earlier)
     name, planted, model = loaded.recipe_id, plan.planted, loaded.model_sha256
     return (
-        Period(1, name, "0d" * 32, "0e" * 32, stricter),
+        Period(1, name, "0d" * 32, "0e" * 32, stricter, kept=False),
         Period(planted.model_change_row, name, before, model, stricter),
         Period(planted.recipe_change_row, name, loaded.sha256, model, view.criteria.rules),
     )
@@ -192,7 +192,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--days", type=int, default=30)
     parser.add_argument("--since", type=lambda text: datetime.fromisoformat(text).replace(tzinfo=UTC), metavar="DATE")
     parser.add_argument(
-        "--pictures", type=int, default=0, metavar="N", help="real pictures of the last N NG and REVIEW parts"
+        "--pictures",
+        type=int,
+        default=0,
+        metavar="N",
+        help="real pictures of the last N NG parts whose recipe version is kept",
     )
     parser.add_argument("--lean", action="store_true", help="OK records without measured values and weak findings")
     args = parser.parse_args(arguments)

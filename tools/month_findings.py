@@ -35,6 +35,7 @@ class Period:
     recipe_sha256: str
     model_sha256: str
     rules: tuple[Rule, ...]
+    kept: bool = True  # whether its version lies beside the store, so that a part can be judged again
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,14 @@ others are judged by the recipe's own rules and written by ``Record.to_json`` it
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from inspection.judge import judge
 from inspection.types import Detection, Judgement, Record, Region, Trigger, Verdict
 from tools.month_findings import ROLE, Period, Seen, Shown, make_not_ok, weak_finding
 from tools.month_plan import Plan, Wanted, class_weights, dirt
@@ -68,8 +69,10 @@ class _Numbers:
 
 def part_rows(wanted: Wanted, plan: Plan, periods: Sequence[Period], shown: Sequence[Shown]) -> Iterator[Row]:
     """All parts in the order they were judged; no more than a batch of them is in memory."""
-    found = np.flatnonzero((plan.verdict == Verdict.NG) | (plan.verdict == Verdict.REVIEW)) + 1
-    pictured = set(found[len(found) - min(wanted.pictures, len(found)) :].tolist()) if shown else set()
+    frames = {period.first_row: _judged_ng(shown, period) for period in periods}
+    kept = min((period.first_row for period in periods if frames[period.first_row]), default=wanted.parts + 1)
+    found = np.flatnonzero(plan.verdict[kept - 1 :] == Verdict.NG) + kept
+    pictured = set(found[len(found) - min(wanted.pictures, len(found)) :].tolist())
     templates = {
         (period.first_row, weak): _template(period, weak=weak, lean=wanted.lean)
         for period in periods
@@ -85,9 +88,16 @@ def part_rows(wanted: Wanted, plan: Plan, periods: Sequence[Period], shown: Sequ
             if verdict == Verdict.OK:
                 yield _ok_row(numbers, index, row, names, templates, lean=wanted.lean)
             else:
+                seen = frames[period.first_row]
                 yield _other_row(
-                    rng, numbers, index, row, names, plan, shown[row % len(shown)] if row in pictured else None
+                    rng, numbers, index, row, names, plan, seen[row % len(seen)] if row in pictured and seen else None
                 )
+
+
+def _judged_ng(shown: Sequence[Shown], period: Period) -> tuple[Shown, ...]:
+    """The frames that the version of a period calls NG, as it judges them; none where that version is not kept."""
+    again = (replace(one, judgement=judge(one.detections, period.rules)) for one in shown)
+    return tuple(one for one in again if period.kept and one.judgement.verdict == Verdict.NG)
 
 
 def _serial(plan: Plan, row: int) -> str:

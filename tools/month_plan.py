@@ -24,7 +24,7 @@ Numbers = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the month is to hold.  ``pictures``: of how many of the last parts that are not OK; ``lean``: short records."""
+    """What the month is to hold.  ``pictures``: of how many of the last NG parts; ``lean``: short records."""
 
     parts: int
     ng: int

@@ -1,6 +1,7 @@
 """What an audit says: of each file what is wrong first, how much is wrong, and what is proven up to where."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
@@ -11,6 +12,8 @@ FindingKind = Literal[
     "unsigned", "checkpoint", "change_point", "damaged", "schema", "picture",
 ]  # fmt: skip
 MOST_KEPT = 1000  # findings kept of a table; beyond that they are counted
+HOW_ENTERED = "a start of the station enters those whose record the store has"
+FEW = 3  # files that the ledger does not know are named
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,13 @@ class Finding:
     at: str = ""
     line: int | None = None
     place: float = 0
+
+
+def counted(count: int, name: str) -> str:
+    """A count with its word, which is given as for many: ``1 entry``, ``2 entries``."""
+    if count == 1:
+        name = f"{name.removesuffix('ies')}y" if name.endswith("ies") else name.removesuffix("s")
+    return f"{count} {name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +113,10 @@ class FileAudit:
 
 @dataclass(frozen=True, slots=True)
 class LinesAudit:
-    """What is said of the file of checkpoints: its lines, how many are signed by a known key, what is wrong, remarks."""
+    """What is said of the file of checkpoints: its lines, how many are signed by a known key, what is wrong, remarks.
+
+    ``unverified``: there are signatures, and none is of a key that was given.
+    """
 
     path: str
     lines: int
@@ -115,11 +128,24 @@ class LinesAudit:
     findings: tuple[Finding, ...]
     counts: dict[str, int]
     remarks: tuple[str, ...]
+    unverified: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Picture files that the ledger does not know: how many, and the first of them, relative to the evidence folder."""
+
+    files: int = 0
+    first: tuple[str, ...] = ()
+
+    def with_more(self, names: Sequence[str]) -> "Unknown":
+        """Together with these."""
+        return Unknown(self.files + len(names), tuple(sorted((*self.first, *names))[:FEW]))
 
 
 @dataclass(frozen=True, slots=True)
 class AuditResult:
-    """What an audit says altogether; ``pictures`` is None where they were not looked at."""
+    """What an audit says altogether; ``pictures`` and ``unknown`` are None where they were not looked at."""
 
     files: tuple[FileAudit, ...]
     checkpoints: LinesAudit
@@ -127,6 +153,7 @@ class AuditResult:
     pictures: FileAudit | None
     remarks: tuple[str, ...]
     seconds: float
+    unknown: Unknown | None = None
 
     @property
     def good(self) -> bool:

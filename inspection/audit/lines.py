@@ -10,7 +10,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from inspection.audit.findings import MOST_KEPT, Finding, Findings, LinesAudit
+from inspection.audit.findings import MOST_KEPT, Finding, Findings, LinesAudit, counted
 from inspection.audit.links import SignedHead
 from inspection.checkpoints import MOST_LINE, Checkpoint, Head, Place, places
 from inspection.errors import StoreError
@@ -36,6 +36,7 @@ class _Reading:
     keys: Mapping[str, Ed25519PublicKey]
     signed_wanted: bool
     findings: Findings = field(default_factory=Findings)
+    strange: Findings = field(default_factory=Findings)  # lines that are signed with keys that were not given
     remarks: list[str] = field(default_factory=list)
     bad: set[int] = field(default_factory=set)
     names: dict[str, None] = field(default_factory=dict)
@@ -108,8 +109,8 @@ class _Reading:
         key = self.keys.get(now.key)
         if key is None:
             self.bad.add(line)
-            given = "no public key was given" if not self.keys else "its public key was not given"
-            self._found(line, now, f"it is signed with the key {now.key[:16]}, and {given} (--public KEY.pub)")
+            text = f"checkpoint line {line}: it is signed with the key {now.key[:16]}, whose public key was not given"
+            self.strange.add(_of_line(line, now, f"{text} (--public KEY.pub)"))
             return
         try:
             key.verify(bytes.fromhex(now.signature), now.signed)
@@ -119,8 +120,7 @@ class _Reading:
             self._found(line, now, "its signature is not that of the key that it names: the line was changed")
 
     def _found(self, line: int, now: Checkpoint, what: str) -> None:
-        text = f"checkpoint line {line}: {what}"
-        self.findings.add(Finding("checkpoint", text, line=line, at=now.at.isoformat(), place=line))
+        self.findings.add(_of_line(line, now, f"checkpoint line {line}: {what}"))
 
     def _remark(self, text: str) -> None:
         if len(self.remarks) < MOST_REMARKS:
@@ -130,11 +130,32 @@ class _Reading:
         if self.torn and ended:
             text = f"checkpoint line {self.torn} is none that was written: it was changed"
             self.findings.add(Finding("checkpoint", text, line=self.torn, place=self.torn))
+        if self.unverified:
+            self.findings.add(Finding("checkpoint", self._none_verified(), line=1))
+            return
+        self.findings.extend(self.strange)
         if self.signed_wanted and self.unsigned and not self.signed and self.last is not None:
             text = f"none of the {self.unsigned} checkpoints is signed, though a key is named: start the station with the key"
             self.findings.add(Finding("checkpoint", text, line=self.lines, place=self.lines))
         elif self.signed and self.unsigned and not self.findings.kept:
-            self._remark(f"{self.unsigned} checkpoints are from before there was a key, and not signed")
+            self._remark(f"{counted(self.unsigned, 'checkpoints')} from before there was a key, not signed")
+
+    @property
+    def unverified(self) -> bool:
+        """Whether there are signatures, and none is of a key that was given."""
+        return bool(self.strange.kept) and not self.signed
+
+    def _none_verified(self) -> str:
+        named = ", ".join(key[:16] for key in self.names)
+        lines = counted(self.lines, "checkpoints")
+        if not self.keys:
+            return f"none of {lines} can be verified: they name the key {named}, and no public key was given (--public KEY.pub)"
+        keys = ", ".join(key[:16] for key in self.keys)
+        return f"none of {lines} is signed with the key given ({keys}); they name {named}: give its file with --public KEY.pub"
+
+
+def _of_line(line: int, now: Checkpoint, text: str) -> Finding:
+    return Finding("checkpoint", text, line=line, at=now.at.isoformat(), place=line)
 
 
 def read_lines(path: Path, keys: Mapping[str, Ed25519PublicKey], *, signed_wanted: bool) -> Lines:
@@ -159,6 +180,7 @@ def read_lines(path: Path, keys: Mapping[str, Ed25519PublicKey], *, signed_wante
         path=str(path), lines=reading.lines, signed=reading.signed, unsigned=reading.unsigned,
         first_at=first.at if first else None, last_at=last.at if last else None, keys=tuple(reading.names),
         findings=tuple(kept), counts=dict(reading.findings.counts), remarks=tuple(reading.remarks),
+        unverified=reading.unverified,
     )  # fmt: skip
     return Lines(path, size, said, frozenset(reading.bad), last.number if last else 0)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from inspection.audit.files import UNREADABLE
-from inspection.audit.findings import MOST_KEPT, Finding, Findings
+from inspection.audit.findings import MOST_KEPT, Finding, Findings, counted
 from inspection.chain import BEGIN, FIRST_LINK, link_of
 
 
@@ -151,15 +151,13 @@ class _Walk:
         while (head := next(self._heads, None)) is not None:
             newest = head
         if cut is not None and newest is not None and newest.sequence > said.last:
-            first = said.last + 1
+            first, gone = said.last + 1, newest.sequence - said.last
             what = (
                 f"the chain ends with entry {said.last}, but checkpoint line {newest.line} ({newest.at.isoformat()}) has "
-                f"entry {newest.sequence}: {newest.sequence - said.last} entries were cut off its end, with their rows "
-                "where these are gone too"
+                f"entry {newest.sequence}: {counted(gone, 'entries')} {'was' if gone == 1 else 'were'} cut off its end, with "
+                "the rows where these are gone too"
             )
-            said.findings.add(
-                Finding("cut", what, entry=first, line=cut.line, place=first), times=newest.sequence - said.last
-            )
+            said.findings.add(Finding("cut", what, entry=first, line=cut.line, place=first), times=gone)
         return said
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -16,11 +17,12 @@ from inspection.audit.covered import COVERED, RECORDS, Covered
 from inspection.audit.delays import Delays, moment_of
 from inspection.audit.differences import Table
 from inspection.audit.files import UNREADABLE, IntegrityCheck, check_schema, is_empty, open_snapshot
-from inspection.audit.findings import AuditResult, FileAudit, Finding, Findings, LinesAudit
+from inspection.audit.findings import AuditResult, FileAudit, Finding, Findings, LinesAudit, Unknown, counted
 from inspection.audit.lines import Lines, compare_copy, heads_of_both, read_lines
 from inspection.audit.links import ChainAudit, SignedHead, follow
 from inspection.audit.pictures import Tombstones, check_pictures
 from inspection.audit.rows import TableAudit, compare
+from inspection.audit.unknown import check_unknown
 from inspection.checkpoints import chained_files, checkpoints_path
 from inspection.errors import StoreError
 from inspection.signing_keys import fingerprint_of, raw_public
@@ -41,8 +43,8 @@ def audit(
     """Verify the record store ``path`` and what lies beside it; nothing is written, and no writer is held up.
 
     Checkpoints have to be signed with one of ``public_keys`` where any is given.  ``copy`` is a copy of the checkpoints
-    that was kept elsewhere, ``pictures`` the folder of evidence, whose files are then read too.  StoreError when the
-    checkpoints are there and cannot be read, or the copy is not.
+    that was kept elsewhere, ``pictures`` the folder of evidence, whose files are then read too.  StoreError when there is
+    no store and no checkpoint that knows of one, when checkpoints cannot be read, or the copy is not there.
     """
     began, now = monotonic(), now or utc_now()
     keys = {fingerprint_of(raw_public(key)): key for key in public_keys}
@@ -56,9 +58,23 @@ def audit(
         for covered in COVERED
     )
     said = lines.said if differs is None else _with_finding(lines, differs)
-    looked = None if pictures is None else check_pictures(places["evidence"], pictures)
+    looked, unknown = (None, None) if pictures is None else _pictures(path, places["evidence"], pictures)
     remarks = _remarks(files, lines, bool(keys))
-    return AuditResult(files, said, kept.said if kept else None, looked, remarks, monotonic() - began)
+    result = AuditResult(files, said, kept.said if kept else None, looked, remarks, monotonic() - began, unknown)
+    if files[0].good and not files[0].rows and (result.good or not lines.size):
+        raise StoreError(
+            f"there is no record store {path}, or nothing in it, and no checkpoint that knows of one: nothing to verify",
+            fix="put the file back, mount the disk that it lies on, or correct `store` in the station's config; "
+            "a new station makes it when it starts",
+        )
+    return result
+
+
+def _pictures(store: Path, ledger: Path, folder: Path) -> tuple[FileAudit, Unknown]:
+    looked = check_pictures(ledger, folder)
+    unknown, found = check_unknown(store, ledger, folder)
+    counts = dict(Counter(looked.counts) + found.counts)
+    return replace(looked, findings=(*looked.findings, *found.kept), counts=counts), unknown
 
 
 def _kept_copy(
@@ -204,8 +220,8 @@ class _FileReading:
     def _look_at_newest(self) -> None:
         """Records that no checkpoint has, though one should have been written by now."""
         waiting = self._delays.waiting
-        if self._covered is not RECORDS or waiting is None:
-            return
+        if self._covered is not RECORDS or waiting is None or self._lines.said.unverified:
+            return  # whether a checkpoint has it cannot be told
         table, row, at = waiting
         written = moment_of(at)
         if written is not None and self._now - written <= self._allowed:
@@ -238,18 +254,18 @@ def _remarks(files: Sequence[FileAudit], lines: Lines, keyed: bool) -> tuple[str
     remarks = list(lines.said.remarks)
     if not lines.size:
         remarks.append("there are no checkpoints: nobody signed anything, and a tail that was cut off does not show")
-    elif not lines.said.signed:
+    elif not lines.said.signed and not lines.said.unverified:
         remarks.append(
             "the checkpoints are not signed: whoever can write the files can change records and make chain and checkpoints "
             "anew; name a key in [audit]" + ("" if keyed else ", or give --public KEY.pub")
         )
     for file in files:
-        remarks += [f"{count} rows of {table} are from before there was a chain: what they say is not covered"
+        remarks += [f"{counted(count, 'rows')} of {table} from before there was a chain: what is said there is not covered"
                     for table, count in file.uncovered.items()]  # fmt: skip
         if file.delayed:
-            first = file.delays[0]
+            first, times = file.delays[0], counted(file.delayed, "times")
             remarks.append(
-                f"{file.name}: {file.delayed} times rows were signed later than they should have been, first row {first.row} "
+                f"{file.name}: {times} rows were signed later than they should have been, first row {first.row} "
                 f"of {first.table}, judged {first.at}, signed {first.signed_at.isoformat()}: what was changed in between "
                 "does not show"
             )

@@ -36,7 +36,7 @@ LONGEST = 200  # characters of what is searched for
 class Answer:
     """What was found for one reading of what was asked; ``kind`` is the word for it, ``near`` what there is instead.
 
-    ``parts`` counts them all, ``lines`` are the newest of them.
+    ``parts`` counts them all, ``lines`` are the newest of them.  ``span`` are the first and the last day that were searched.
     """
 
     kind: str
@@ -45,6 +45,7 @@ class Answer:
     lines: tuple[Line, ...] = ()
     found: Found | None = None
     near: tuple[str, ...] = ()
+    span: tuple[datetime, datetime] | None = None
 
     @property
     def spots(self) -> dict[str, Spot]:
@@ -85,7 +86,11 @@ def _answers(tracer: Tracer, asked: dict[str, str]) -> Iterator[Answer]:
     if text := asked.get("q", ""):
         yield from _named(tracer, text)
     elif text := asked.get("defect", ""):
-        yield _answer("defect", text, find_defect(tracer, _search(text, asked), SHOWN))
+        search = _search(text, asked)
+        found = find_defect(tracer, search, SHOWN)
+        known = () if found.tally.parts or text in found.known else found.known
+        span = (search.since, (search.until or utc_now()) - timedelta(seconds=1))
+        yield Answer("defect", text, found.tally.parts, found.lines, found, known, span)
     elif text := asked.get("model", ""):
         yield _answer("model", text, find_judged_by(tracer, SHOWN, model=text))
     elif text := asked.get("recipe", ""):
@@ -93,7 +98,7 @@ def _answers(tracer: Tracer, asked: dict[str, str]) -> Iterator[Answer]:
 
 
 def _answer(kind: str, name: str, found: Found) -> Answer:
-    near = () if found.tally.parts or kind == "defect" else found.known
+    near = () if found.tally.parts else found.known
     return Answer(kind, name, found.tally.parts, found.lines, found, near)
 
 

@@ -7,26 +7,27 @@ from datetime import UTC, datetime, tzinfo
 import polars as pl
 
 from inspection.report.charting import chart_of, limits_from, stretch
-from inspection.report.contents import Baseline, HealthChart, HourRow, RiseRow
+from inspection.report.contents import Baseline, CameraChange, HealthChart, HourRow, RiseRow
 from inspection.report.control_charts import Baseline as Limits
-from inspection.report.control_charts import Known
+from inspection.report.control_charts import ControlChart, Known
 from inspection.report.facts import Facts
 from inspection.report.grouping import HOUR, hour_of, with_findings
 from inspection.report.grouping import hours as hour_rows
-from inspection.report.health import QUANTITIES, Changed, Rise, health_chart, judge_cameras
+from inspection.report.health import QUANTITIES, Changed, Rise, health_chart, judge_cameras, stretches
 
 SHARES = (0.05, 0.5, 0.95)
 
 
 def cameras(
     facts: Facts, rows: Sequence[HourRow], baseline: Baseline, before: Facts | None, zone: tzinfo | None
-) -> tuple[tuple[HealthChart, ...], tuple[RiseRow, ...]]:
-    """A chart for each measured quantity of each camera over the hours of ``rows``; and every rise of bad parts.
+) -> tuple[tuple[HealthChart, ...], tuple[RiseRow, ...], tuple[CameraChange, ...]]:
+    """A chart for each measured quantity of each camera over the hours of ``rows``; every rise of bad parts; and what
+    changed of a camera, whether parts were bad then or not.
 
     ``before``: the facts of a baseline that lies outside the span.
     """
     if not rows:
-        return (), ()
+        return (), (), ()
     hours = tuple(row.begin for row in rows)
     limits = stretch(hours, baseline)
     made: list[HealthChart] = []
@@ -37,7 +38,25 @@ def cameras(
     charts = {(one.camera, one.quantity): one.chart for one in made if one.chart is not None}
     of_parts: Limits = limits if before is None else limits_from("not_ok", hour_rows(with_findings(before), zone))
     changes, rises = judge_cameras(charts, chart_of("not_ok", rows, of_parts))  # a lens may be too dirty to judge by
-    return tuple(_with_suspects(one, changes, rises) for one in made), tuple(_row(one, hours) for one in rises)
+    return (
+        tuple(_with_suspects(one, changes, rises) for one in made),
+        tuple(_row(one, hours) for one in rises),
+        tuple(_changed(one, charts[one.camera, one.quantity], hours) for one in changes if _optical(one)),
+    )
+
+
+def _optical(change: Changed) -> bool:
+    return QUANTITIES[change.quantity].optical
+
+
+def _changed(change: Changed, chart: ControlChart, hours: Sequence[datetime]) -> CameraChange:
+    usual, first, last = chart.centre or 0.0, hours[min(change.hours)], hours[max(change.hours)] + HOUR
+    unit = QUANTITIES[change.quantity].unit
+    together = max(len(stretch) for stretch in stretches(sorted(change.hours), apart=1))
+    most = round(usual + change.most, 4)
+    return CameraChange(
+        change.camera, change.quantity, unit, first, last, len(change.hours), round(usual, 4), most, together
+    )
 
 
 def _charted(facts: Facts) -> list[str]:

@@ -4,13 +4,27 @@ from collections.abc import Iterator, Sequence
 
 import polars as pl
 
-from inspection.report.contents import Baseline, Caveat, ChartView, GalleryItem, MapView, Totals, Values
+from inspection.report.contents import (
+    Baseline,
+    CameraChange,
+    Caveat,
+    ChartView,
+    EscapeView,
+    GalleryItem,
+    HealthChart,
+    MapView,
+    Totals,
+    Values,
+)
 from inspection.report.evidence_here import EvidenceHere
 from inspection.report.facts import Facts
+from inspection.report.grouping import HOUR
+from inspection.report.health import unjudged
 from inspection.report.versions_here import VersionsHere
 from inspection.store import MIGRATIONS
 
 FEW_PARTS = 100  # below which a share of 5 % is known to no better than about 4 to 5 points
+LASTING = 3  # hours together from which a changed camera is more than a matter of chance
 _NAMED = 5  # examples in a sentence
 
 
@@ -38,15 +52,24 @@ def _of_the_span(facts: Facts, totals: Totals, simulated: int) -> Iterator[Cavea
     if reported:
         yield _caveat("simulated_report", records=parts)
     elif simulated:
-        yield _caveat("simulated_apart", records=simulated) if parts else Caveat("only_simulated")
-    if not parts:
+        yield _caveat("simulated_apart", records=simulated) if parts else _caveat("only_simulated", records=simulated)
+    elif not parts:
         yield Caveat("empty_span")
-    elif parts == 1:
+        yield from _of_what_it_holds(facts)
+    if not parts:
+        return
+    if parts == 1:
         yield Caveat("one_part")
     elif parts < FEW_PARTS:
         yield _caveat("few_parts", parts=parts)
     if totals.tally.judged and not totals.tally.ok:
         yield Caveat("all_not_ok")
+
+
+def _of_what_it_holds(facts: Facts) -> Iterator[Caveat]:
+    """Where the records are, for who asked for a time without any."""
+    if facts.held is not None:
+        yield _caveat("store_holds", first=facts.held[0], last=facts.held[1])
 
 
 def _of_reviews(totals: Totals) -> Iterator[Caveat]:
@@ -91,6 +114,32 @@ def of_the_pictures(items: Sequence[GalleryItem]) -> Iterator[Caveat]:
     altered = {item.record_id for item in items if item.why_not.startswith("altered")}
     if altered:
         yield _caveat("evidence_altered", records=len(altered))
+
+
+def of_the_cameras(health: Sequence[HealthChart], changed: Sequence[CameraChange]) -> Iterator[Caveat]:
+    """What changed of the cameras, with or without a rise of bad parts; and what could not be judged of them."""
+    for one in sorted(changed, key=lambda change: (change.together < LASTING, -change.hours)):
+        key = "camera_changed" if one.together >= LASTING else "camera_flickered"
+        yield _caveat(
+            key, camera=one.camera, quantity=one.quantity, hours=one.hours, of=(one.end - one.begin) // HOUR,
+            since=one.begin.isoformat(), until=one.end.isoformat(), usual=one.usual, worst=one.most, unit=one.unit,
+        )  # fmt: skip
+    blind = unjudged(health)
+    if blind:
+        yield _caveat(
+            "cameras_unjudged", charts=len(blind), cameras=", ".join(dict.fromkeys(one.camera for one in blind))
+        )
+
+
+def of_the_escapes(views: Sequence[EscapeView]) -> Iterator[Caveat]:
+    """Of rates that review has looked at too few parts for."""
+    for view in views:
+        low, high = view.observed.low, view.observed.high
+        if view.observed.vague and low is not None and high is not None:
+            yield _caveat(
+                "escapes_vague", model=view.model_sha256[:12], escapes=view.escapes, decided=view.reviewed_ok,
+                least=low, most=high,
+            )  # fmt: skip
 
 
 def of_the_baseline(baseline: Baseline, charts: Sequence[ChartView]) -> Iterator[Caveat]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # the charts may use the types of this module
 
 Verdicts = Literal["OK", "NG", "REVIEW", "ERROR"]
 Values = tuple[tuple[str, str | int | float], ...]  # what is filled into a text, by name
+MOST_WIDTH = 0.5  # of the interval of a share, beyond which its value says nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,11 @@ class Claim:
     why_not: str = ""
     text_key: str = ""
     values: Values = ()
+
+    @property
+    def vague(self) -> bool:
+        """Whether the interval of a share is so wide (``MOST_WIDTH``) that it is to be shown in place of the value."""
+        return self.low is not None and self.high is not None and self.high - self.low > MOST_WIDTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +92,8 @@ class Totals:
     ``serials_used_twice`` names serials of more than one record, at most 50 of them; ``serials_repeated`` counts them all.
     ``first_pass_yield``: OK as answered of the judged.  ``final_yield``: the same after review: a false call is good, an
     escape is not, NG and REVIEW that nobody decided stay as they are.  ``late`` parts missed their deadline and were
-    judged afterwards; they stand as ERROR here.
+    judged afterwards; they stand as ERROR here.  ``simulated`` records of simulated cameras were left out, or are all that
+    is counted in a report of them.
     """
 
     tally: Tally
@@ -139,7 +146,7 @@ class HourRow:
 
 @dataclass(frozen=True, slots=True)
 class GroupRow:
-    """Parts of one shift (``name`` DATE/NUMBER) or of one lot, from its first to its last record."""
+    """Parts of one shift (``name`` DATE/NUMBER), from its begin to its end, or of one lot, from first to last record."""
 
     name: str
     begin: datetime
@@ -202,8 +209,9 @@ class EscapeView:
     """What a model's calibration promised beside what review has observed of the parts that it judged in this span.
 
     ``promised_bound``: the upper bound of the escape rate (defective parts that pass, of all defective parts) that it was
-    calibrated to, and ``confidence``; None where nothing is promised or the model is not here.  ``observed``: that rate as
-    review shows it, ``share``: defective parts among the OK ones, both from ``reviewed_ok`` OK parts that were drawn at
+    calibrated to, and ``confidence``; None where nothing is promised or the model is not here, and then ``promised_text``
+    is a word of ``texts/*.toml`` that says which.  ``observed``: that rate as review shows it (``Claim.vague`` while too few
+    were reviewed), ``share``: defective parts among the OK ones, both from ``reviewed_ok`` OK parts that were drawn at
     random and decided, ``escapes`` of them.  ``against``: what the one says of the other (``escapes.Against``).
     ``not_covered`` are words of ``texts/*.toml`` or defect classes (``class:NAME``) that neither number covers.
     """
@@ -269,6 +277,25 @@ class RiseRow:
     hours: int
     cause: str
     because: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CameraChange:
+    """An optical quantity of a camera that was off by what matters, in ``hours`` hours between ``begin`` and ``end``.
+
+    ``usual`` is the centre of its chart and ``most`` its value when it was farthest off, both in ``unit``.  ``together``:
+    how many of the hours followed one another, at the most.
+    """
+
+    camera: str
+    quantity: str
+    unit: str
+    begin: datetime
+    end: datetime
+    hours: int
+    usual: float
+    most: float
+    together: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,3 +395,4 @@ class Report:
     gallery: tuple[GalleryItem, ...]
     caveats: tuple[Caveat, ...]
     rises: tuple[RiseRow, ...] = ()
+    camera_changes: tuple[CameraChange, ...] = ()

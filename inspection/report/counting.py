@@ -12,7 +12,7 @@ CALLED = ("NG", "REVIEW")
 
 
 def totals(facts: Facts, simulated: int) -> Totals:
-    """The head of the report; ``simulated`` records were left out."""
+    """The head of the report; ``simulated`` records were left out, or are all there is in ``facts``."""
     parts = facts.parts
     tally = Tally(*parts.select(TALLY).row(0))
     said = dict(parts.drop_nulls("disposition").group_by("disposition").len().iter_rows())

@@ -8,7 +8,9 @@ the share that passes.  Review can only look at some parts, so the same rate is 
 Escape rate = OK x q / (OK x q + NG x c_ng + REVIEW x c_review).  It rises with q and falls with c and with the share of
 parts called, so bounds of these give bounds of the rate.  Each is the exact binomial bound of Clopper and Pearson and the
 error is divided among them (Bonferroni): the interval holds the true rate at least as often as it says (tests/report/
-test_escapes.py counts it), and is wide while few OK parts were looked at: that is what is known.
+test_escapes.py counts it), and is wide while few OK parts were looked at: that is what is known.  Wider than half of all
+there can be (``contents.MOST_WIDTH``), it is shown in place of the rate, with a caveat: one escape among 19 drawn parts
+gives 62 % as readily as 1 %.
 
 Escapes that were found in any other way (by chance, by a customer, by somebody who suspected something) are counted and
 shown, and never used for a rate: who looks where he expects something finds more.

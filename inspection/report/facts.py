@@ -16,6 +16,7 @@ from inspection.config import StationConfig
 from inspection.errors import UsageError
 from inspection.evidence import is_sampled
 from inspection.report.contents import ChangePoint, Span
+from inspection.report.known_names import what_it_holds
 from inspection.report.late_rows import late_verdicts
 from inspection.report.record_rows import Rows, read_rows
 from inspection.report.review_rows import dispositions
@@ -46,6 +47,7 @@ class Facts:
     ``findings``, a row a finding of a part that is not OK: rowid, defect_class, score, camera, roi_id, x1, y1, x2, y2 (frame
     pixels), decisive (a reason names it).  ``reasons``: rowid, rule_id.  ``stages`` and ``measured``: rowid, judged_at, then a
     column for each stage (ms) and each measured value.
+    ``held``: when the store's earliest and latest record were judged (ISO 8601), where the span has none.
     """
 
     span: Span
@@ -61,6 +63,7 @@ class Facts:
     old_schemas: tuple[tuple[int, int], ...]
     snapshot_rowid: int
     came_since: int
+    held: tuple[str, str] | None = None
 
     def only(self, *, simulated: bool) -> "Facts":
         """The same of simulated records alone, or of all others."""
@@ -72,7 +75,7 @@ class Facts:
         findings, reasons, stages, measured = frames
         return Facts(
             self.span, parts, findings, reasons, stages, measured, changes_in(parts), self.clock_steps, self.unreadable,
-            self.store_version, self.old_schemas, self.snapshot_rowid, self.came_since,
+            self.store_version, self.old_schemas, self.snapshot_rowid, self.came_since, self.held,
         )  # fmt: skip
 
     def _others(self) -> tuple[pl.DataFrame, ...]:
@@ -82,7 +85,8 @@ class Facts:
 def read_facts(config: StationConfig, span: Span) -> Facts:
     """Read the records of a span.
 
-    StoreError when the store or the reviews beside it cannot be read; UsageError when it holds more than ``MOST`` records.
+    StoreError when the store or the reviews beside it cannot be read; UsageError when it holds more than ``MOST`` records,
+    or when nothing was ever recorded of the lot, serial or recipe that is asked for.
     """
     store = Path(config.store)
     with store_at_one_moment(store) as database:
@@ -91,6 +95,7 @@ def read_facts(config: StationConfig, span: Span) -> Facts:
         _refuse_too_many(database, span)
         rows = read_rows(database, span)
         late = late_verdicts(database, span)
+        held = what_it_holds(database, span) if rows.parts.is_empty() else None
     parts = rows.parts.with_columns(
         _looked_up("rowid", late).alias("late_verdict"),
         _looked_up("record_id", dispositions(store, rows.parts["record_id"])).alias("disposition"),
@@ -98,7 +103,7 @@ def read_facts(config: StationConfig, span: Span) -> Facts:
     )
     return Facts(
         span, parts, rows.findings, rows.reasons, rows.stages, rows.measured, changes_in(parts), _clock_steps(parts),
-        rows.unreadable, version, _old_schemas(rows), snapshot, _came_since(store, snapshot, span),
+        rows.unreadable, version, _old_schemas(rows), snapshot, _came_since(store, snapshot, span), held,
     )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ from typing import Literal
 
 import numpy as np
 
-from inspection.report.contents import Claim
+from inspection.report.contents import Claim, HealthChart
 from inspection.report.control_charts import Baseline, ControlChart, individuals_chart
 
 Cause = Literal["camera", "parts", "unclear", "unmeasured"]
@@ -111,7 +111,7 @@ def trend_per_day(hours: Sequence[datetime], values: Sequence[float | None]) -> 
 
 def raised(chart: ControlChart) -> tuple[int, ...]:
     """The points (hours) of a chart of defective parts that belong to a rise."""
-    kept = [stretch for stretch in _stretches(_signalled(chart, side=1)) if _together(chart, stretch) >= RISE_SIGMAS]
+    kept = [stretch for stretch in stretches(_signalled(chart, side=1)) if _together(chart, stretch) >= RISE_SIGMAS]
     return tuple(hour for stretch in kept for hour in stretch)
 
 
@@ -134,7 +134,7 @@ def rises(
     off = {hour for change in optical for hour in change.hours}
     measured = set(measured_hours)
     found = []
-    for stretch in _stretches(sorted(raised_hours)):
+    for stretch in stretches(sorted(raised_hours)):
         cause = _cause(stretch, measured, off)
         shared = [(len(set(change.hours) & set(stretch)), change) for change in optical]
         shared.sort(key=lambda pair: -pair[0])
@@ -151,6 +151,17 @@ def measured_hours(charts: Mapping[tuple[str, str], ControlChart]) -> frozenset[
         if quantity in QUANTITIES and QUANTITIES[quantity].optical and chart.centre is not None
         for hour, point in enumerate(chart.points)
         if point is not None
+    )
+
+
+def unjudged(charts: Sequence[HealthChart]) -> tuple[HealthChart, ...]:
+    """Charts of optical quantities without limits: of these nobody can say whether the camera changed."""
+    return tuple(
+        one
+        for one in charts
+        if one.quantity in QUANTITIES
+        and QUANTITIES[one.quantity].optical
+        and (one.chart is None or one.chart.centre is None)
     )
 
 
@@ -197,8 +208,9 @@ def _value(chart: ControlChart, hour: int) -> float:
     return float("nan") if point is None else point  # a signal rests on points that exist
 
 
-def _stretches(hours: Sequence[int]) -> list[list[int]]:
+def stretches(hours: Sequence[int], *, apart: int = TOGETHER) -> list[list[int]]:
+    """Hours in order, cut where two are farther apart than that."""
     if not hours:
         return []
-    cuts = [place + 1 for place, (before, after) in enumerate(pairwise(hours)) if after - before > TOGETHER]
+    cuts = [place + 1 for place, (before, after) in enumerate(pairwise(hours)) if after - before > apart]
     return [list(hours[first:end]) for first, end in pairwise((0, *cuts, len(hours)))]

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 CHANCE = 0.023  # share of points with at least one signal while nothing is wrong
+_CHANCES = {(1,): 0.0027, (1, 2, 3, 4): 0.014, (1, 2, 3, 4, 5, 6, 7, 8): CHANCE}  # of the sets of rules that charts use
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,11 @@ RULES = (
 
 
 ALL_RULES = tuple(rule.number for rule in RULES)
+
+
+def chance(rules: Sequence[int]) -> float | None:
+    """Share of points with at least one signal of these rules while nothing is wrong; None where nobody measured it."""
+    return _CHANCES.get(tuple(rules))
 
 
 def nelson(points: Sequence[float | None], rules: Sequence[int] = ALL_RULES) -> tuple[Signal, ...]:

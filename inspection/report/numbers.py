@@ -41,19 +41,21 @@ def make_report(found: Facts, config: StationConfig, order: Order) -> Report:
     simulated = int(found.parts["simulated"].sum())
     facts = found.only(simulated=order.simulated)
     before = None if order.before is None else order.before.only(simulated=order.simulated)
-    totals = counting.totals(facts, 0 if order.simulated else simulated)
+    totals = counting.totals(facts, simulated)
     versions = VersionsHere(config, facts.parts)
     groups = _groups(facts, config.hmi.shifts, order.zone)
     hours = [row for row in groups["hour"] if isinstance(row, HourRow)]
     charts = charting.charts(
         groups, order.baseline, None if before is None else _groups(before, config.hmi.shifts, order.zone)
     )
-    health, rises = cameras(facts, hours, order.baseline, before, order.zone)
-    pareto, places = counting.pareto(facts), maps(facts, versions)
+    health, rises, changed = cameras(facts, hours, order.baseline, before, order.zone)
+    pareto, places, escapes = counting.pareto(facts), maps(facts, versions), escape_views(facts, versions)
     said = (
+        *caveats.of_the_cameras(health, changed),
         *caveats.caveats(facts, totals, station_id=config.station_id, simulated=simulated),
         *caveats.of_what_is_here(versions, look_at_names(config, facts.parts), places),
         *caveats.of_the_baseline(order.baseline, charts),
+        *caveats.of_the_escapes(escapes),
     )
     first, last = facts.parts["judged_at"].min(), facts.parts["judged_at"].max()
     return Report(
@@ -76,7 +78,7 @@ def make_report(found: Facts, config: StationConfig, order: Order) -> Report:
         versions=counting.versions(facts),
         changes=facts.changes,
         false_calls=false_call_rows(facts, versions),
-        escapes=escape_views(facts, versions),
+        escapes=escapes,
         baseline=order.baseline,
         charts=charts,
         health=health,
@@ -84,6 +86,7 @@ def make_report(found: Facts, config: StationConfig, order: Order) -> Report:
         gallery=choose(facts, pareto),
         caveats=said,
         rises=rises,
+        camera_changes=changed,
     )
 
 

@@ -1,14 +1,19 @@
 """A folder that is there whole or not at all: written beside its place, then put there in one step."""
 
+import fcntl
+import os
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from inspection.errors import UsageError
 from inspection.folder_swap import give_to_owner, swap, sync_folder
 from inspection.types import new_id
 
+UNFINISHED = ".lineside-report-"  # what the name of an unfinished report begins with
+LEFT_S = 60  # after which one that nobody holds is what a killed run left; between its making and its lock lies less
 NAMES = {"report.html", "report.json", "report.parquet", "findings.parquet", "tables"}
 
 
@@ -21,8 +26,12 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     folder = folder.absolute()
     _refuse_others(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    new = folder.parent / f".lineside-report-{new_id()}"
+    if folder.exists():  # else what lies beside it may be the only report, of a run killed between two renames
+        _clear_away(folder.parent)
+    new = folder.parent / f"{UNFINISHED}{new_id()}"
     new.mkdir()
+    held = os.open(new, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(held, fcntl.LOCK_EX)  # a kill lets go of it
     try:
         yield new
         for path in (new, *new.iterdir()):
@@ -30,13 +39,27 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         sync_folder(new)
         _put(new, folder)
     finally:
+        os.close(held)
         shutil.rmtree(new, ignore_errors=True)  # what failed, or what was there before
+
+
+def _clear_away(parent: Path) -> None:
+    """Remove the unfinished reports of runs that were killed; those of runs that still write are locked."""
+    for left in parent.glob(f"{UNFINISHED}*"):
+        with suppress(OSError):  # of another user, or gone meanwhile
+            held = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                if time.time() - os.fstat(held).st_mtime > LEFT_S:
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(left, ignore_errors=True)
+            finally:
+                os.close(held)
 
 
 def _put(new: Path, folder: Path) -> None:
     if folder.exists():
         _refuse_others(folder)  # somebody may have put something there meanwhile
-        swap(new, folder, folder.with_name(f".lineside-report-{new_id()}"))
+        swap(new, folder, folder.with_name(f"{UNFINISHED}{new_id()}"))
     else:
         new.rename(folder)
         sync_folder(folder.parent)

@@ -1,17 +1,16 @@
 """Writes a report as one HTML file: no script, and no picture, font or style from elsewhere."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from inspection.report import charts, limit_charts
-from inspection.report.contents import ChartView, GalleryItem, GroupRow, HealthChart, HourRow, Report, RiseRow, Span
+from inspection.report import charts, condition, limit_charts
+from inspection.report.contents import ChartView, GalleryItem, GroupRow, HourRow, Report, Span
 from inspection.report.control_charts import Episode, episodes
 from inspection.report.defect_map import as_uri, draw_map
-from inspection.report.nelson import CHANCE
+from inspection.report.nelson import chance
 from inspection.report.svg import Chart
 from inspection.report.wording import DASH, Language, Wording
 
@@ -21,7 +20,7 @@ SECTIONS = (
     "false_calls", "escapes", "reviews", "definitions", "check",
 )  # fmt: skip
 MOST_ROWS, MOST_GROUPS, MOST_SIGNALS, MOST_HOURS = 60, 31, 30, 20
-MOST_RISES, MOST_HEALTH, MOST_MAPS = 40, 36, 12
+MOST_RISES, MOST_MAPS = 40, 12
 MOST_TWICE = 20  # serials that are named because they were used more than once
 RULES = 8
 _CLASS = "class:"
@@ -33,6 +32,7 @@ class GroupView:
 
     caption: str
     head: str
+    begin: str
     rows: tuple[GroupRow, ...]
     more: int
     file: str
@@ -81,12 +81,12 @@ def render(report: Report, language: Language) -> str:
         groups=_groups(report, wording),
         pareto=charts.pareto(report.pareto, words), trend=charts.trend(report, words, wording.zone),
         worst=_worst(report.hours), controls=[_control(report, view, wording) for view in report.charts],
-        stages=charts.stages(report.stages, words), health=[_health(view, wording) for view in _most_telling(report.health)],
-        suspect=any(view.suspect for view in report.health),
-        rises=[(row, _cause(row, wording)) for row in report.rises[:MOST_RISES]],
+        stages=charts.stages(report.stages, words), health=condition.health(report, wording),
+        judged=condition.judged(report, wording), rules=sorted({rule for view in report.charts for rule in view.chart.rules}),
+        rises=[(row, condition.cause(row, wording)) for row in report.rises[:MOST_RISES]],
         maps=[(view, draw_map(view, wording)) for view in report.maps[:MOST_MAPS]],
         gallery=[_pictures(item) for item in report.gallery],
-        why=lambda item: _why(item, wording), not_covered=lambda text: _not_covered(text, wording), chance=CHANCE,
+        why=lambda item: _why(item, wording), not_covered=lambda text: _not_covered(text, wording),
         definitions=list(wording.words("define").values()),
     )  # fmt: skip
 
@@ -98,42 +98,28 @@ def _style() -> str:
 def _caveats(report: Report, wording: Wording) -> list[str]:
     """What takes something away from the numbers; a camera that had changed is said here too, not only far below."""
     said = [wording.text("caveat", caveat.key, caveat.values) for caveat in report.caveats]
-    blamed = [row for row in report.rises if row.cause == "camera"]
-    if blamed:
-        names = _quantities(dict.fromkeys(pair for row in blamed for pair in row.because), wording)
-        said.append(wording.text("caveat", "camera_first", {"n": sum(row.hours for row in blamed), "because": names}))
-    return said
-
-
-def _cause(row: RiseRow, wording: Wording) -> str:
-    return wording.text("page", f"cause_{row.cause}", {"because": _quantities(row.because, wording)})
-
-
-def _quantities(pairs: Iterable[tuple[str, str]], wording: Wording) -> str:
-    named = (f"{camera} {wording.text('quantity', quantity)}" for camera, quantity in pairs)
-    return wording.words("page")["and_join"].join(named)
+    return [*condition.first(report.rises, wording), *said]
 
 
 def _worst(hours: Sequence[HourRow]) -> list[HourRow]:
-    """All hours of a short span; of a long one those with the highest share that is not OK, in the order of time."""
+    """All hours of a short span; of a long one those with the highest share that is not OK, the worst first."""
     if len(hours) <= MOST_HOURS:
         return list(hours)
     judged = [row for row in hours if row.tally.parts]
-    worst = sorted(judged, key=lambda row: (row.tally.ok / row.tally.parts, row.begin))[:MOST_HOURS]
-    return sorted(worst, key=lambda row: row.begin)
+    return sorted(judged, key=lambda row: (row.tally.ok / row.tally.parts, row.begin))[:MOST_HOURS]
 
 
 def _groups(report: Report, wording: Wording) -> list[GroupView]:
-    """Shifts and lots: all of them, or where they are many those with the lowest yield, in the order of time."""
+    """Shifts and lots: all of them in the order of time, or where they are many those with the lowest yield, it first."""
     views = []
     for kind, rows in (("shift", report.shifts), ("lot", report.lots)):
-        shown = rows if len(rows) <= MOST_GROUPS else sorted(rows, key=_yield)[:MOST_GROUPS]
+        shown = rows if len(rows) <= MOST_GROUPS else tuple(sorted(rows, key=_yield)[:MOST_GROUPS])
         numbers = {"n": len(shown), "all": len(rows)}
         key = f"{kind}s_caption" if len(shown) == len(rows) else f"{kind}s_worst"
         if rows:
-            ordered = tuple(sorted(shown, key=lambda row: row.begin))
-            intervals = any(row.first_pass_yield.low is not None for row in ordered)
-            views.append(GroupView(wording.text("page", key, numbers), wording.text("page", kind), ordered,
+            intervals = any(row.first_pass_yield.low is not None for row in shown)
+            heads = wording.text("page", kind), wording.text("page", f"{kind}_begin")
+            views.append(GroupView(wording.text("page", key, numbers), *heads, shown,
                                    len(rows) - len(shown), f"tables/{kind}s.csv", intervals))  # fmt: skip
     return views
 
@@ -162,11 +148,21 @@ def _said(view: ChartView, wording: Wording) -> tuple[str, ...]:
     said = [_spread(view, wording)]
     if chart.rough:
         said.append(wording.text("page", "rough", {"n": chart.rough}))
-    if chart.rules and len(chart.rules) < RULES:
-        said.append(wording.text("page", "rules_made", {"rules": ", ".join(str(rule) for rule in chart.rules)}))
+    said.append(_rules(chart.rules, wording))
     if not chart.signals:
         said.append(wording.text("page", "no_signals"))
     return tuple(said)
+
+
+def _rules(made: Sequence[int], wording: Wording) -> str:
+    """Which rules were used, and at how many points they signal by chance, where that is known of these rules."""
+    said = [
+        wording.text("page", "rules_all" if len(made) == RULES else "rules_made", {"rules": ", ".join(map(str, made))})
+    ]
+    share = chance(made)
+    if share is not None:
+        said.append(wording.text("page", "rules_chance", {"share": wording.percent(share)}))
+    return " ".join(said)
 
 
 def _spread(view: ChartView, wording: Wording) -> str:
@@ -193,33 +189,6 @@ def _signal_row(view: ChartView, episode: Episode, wording: Wording) -> SignalRo
 
 def _point_name(view: ChartView, index: int, wording: Wording) -> str:
     return wording.minute(view.begins[index]) if view.grouped_by == "hour" else view.labels[index]
-
-
-def _health(view: HealthChart, wording: Wording) -> tuple[str, Chart | None, list[str], bool]:
-    """Title, chart, what is said of it, and whether hours are suspect."""
-    quantity, unit = wording.text("quantity", view.quantity), wording.text("unit", view.unit)
-    title = f"{view.camera}{wording.words('page')['colon']}{quantity}" + (f" ({unit})" if unit else "")
-    said = []
-    if view.chart is None or view.chart.centre is None:
-        said.append(wording.text("page", "health_no_limits"))
-        if view.chart is not None and view.chart.why_not:
-            said[-1] += " " + wording.text("why_not", view.chart.why_not, view.chart.values)
-    if view.suspect:
-        hours = [view.hours[at] for at in view.suspect]
-        given: dict[str, object] = {"n": len(hours), "hours": len(view.hours)}
-        ends = {"since": wording.minute(min(hours)), "until": _next_hour(max(hours), wording)}
-        said.insert(0, wording.text("page", "health_suspect", {**given, **ends}))
-    return title, limit_charts.health(view, wording.words("page"), wording.zone, title), said, bool(view.suspect)
-
-
-def _most_telling(views: Sequence[HealthChart]) -> list[HealthChart]:
-    """As many charts as a page takes, those with suspect hours before all others."""
-    kept = sorted(range(len(views)), key=lambda at: (not views[at].suspect, at))[:MOST_HEALTH]
-    return [views[at] for at in sorted(kept)]
-
-
-def _next_hour(at: datetime, wording: Wording) -> str:
-    return wording.minute(datetime.fromtimestamp(at.timestamp() + 3600, at.tzinfo))
 
 
 def _pictures(item: GalleryItem) -> tuple[GalleryItem, str, str]:

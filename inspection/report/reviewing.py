@@ -66,7 +66,7 @@ def _of_model(facts: Facts, versions: VersionsHere, model: str) -> EscapeView:
     parts = facts.parts.filter(pl.col("model_sha256") == model)
     recipes = [str(sha256) for sha256 in parts["recipe_sha256"].unique(maintain_order=True)]
     cards = versions.cards(recipes)
-    promise = _promise(list(cards.values()))
+    promise = _promise(list(cards.values()), here=any(versions.find(sha256) for sha256 in recipes))
     others = [sha256 for sha256 in recipes if not _as_calibrated(versions.views(sha256), cards)]
     seen = _reviewed(parts, parts.filter(pl.col("recipe_sha256").cast(pl.String).is_in(others)).height)
     found = escapes(promise, seen)
@@ -76,9 +76,18 @@ def _of_model(facts: Facts, versions: VersionsHere, model: str) -> EscapeView:
     )  # fmt: skip
 
 
-def _promise(cards: Sequence[ModelCard]) -> Promise:
-    """That of the model; several cameras' models promise nothing of the part as a whole."""
-    return promise_of(cards[0]) if len(cards) == 1 else Promise(None)
+def _promise(cards: Sequence[ModelCard], *, here: bool) -> Promise:
+    """That of the model; several cameras' models promise nothing of the part as a whole.
+
+    Where there is none the text is the model card's own, or the word in ``[promise]`` that says why.  ``here``: a recipe
+    version that held the model is on this computer.
+    """
+    if not cards:
+        return Promise(None, text="model_altered" if here else "recipe_not_here")
+    if len(cards) > 1:
+        return Promise(None, text="several_cameras")
+    promise = promise_of(cards[0])
+    return promise if promise.bound is not None or promise.text else Promise(None, text="not_calibrated")
 
 
 def _as_calibrated(views: dict[str, ViewSection], cards: dict[str, ModelCard]) -> bool:

@@ -107,6 +107,9 @@ def tables(report: Report) -> dict[str, Table]:
             ("begin", "end", "hours", "cause", "because"),
             [(one.begin, one.end, one.hours, one.cause, " ".join(map(".".join, one.because))) for one in report.rises],
         ),
+        "camera_changes": _columns(
+            ("camera", "quantity", "unit", "begin", "end", "hours", "usual", "most", "together"), report.camera_changes
+        ),
         "defect_map": (
             ("camera", "golden_sha256", "x_px", "y_px", "radius_px", "defect_class", "verdict", "disposition", "record_id"),
             [

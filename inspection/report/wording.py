@@ -55,15 +55,29 @@ class Wording:
         return all_texts(self.language)[section]
 
     def text(self, section: str, key: str, values: Mapping[str, object] | Iterable[tuple[str, Value]] = ()) -> str:
-        """A sentence with its values filled in; a key without a sentence is shown with its values."""
-        given = {name: self.percent(value) if name in _SHARES and isinstance(value, float) else self.value(value)
-                 for name, value in dict(values).items()}  # fmt: skip
-        pattern = self.words(section).get(key)
+        """A sentence with its values filled in; a key without a sentence is shown with its values.
+
+        Where the first count is 1, the sentence KEY_one is taken if the language has one.
+        """
+        known = dict(values)
+        given = {name: self._shown(name, value) for name, value in known.items()}
+        first = next((value for value in known.values() if isinstance(value, int)), None)
+        words = self.words(section)
+        pattern = words.get(f"{key}_one", words.get(key)) if first == 1 else words.get(key)
         if pattern is not None:
             with suppress(KeyError, IndexError):
                 return pattern.format(**given)
         filled = ", ".join(f"{name} {value}" for name, value in given.items())
         return f"{key} ({filled})" if filled else key
+
+    def _shown(self, name: str, value: object) -> str:
+        if name in _SHARES and isinstance(value, float):
+            return self.percent(value)
+        if name == "quantity" and isinstance(value, str):
+            return self.words("quantity").get(value, self.value(value))
+        if name == "unit" and value:
+            return f" {self.words('unit').get(str(value), self.value(value))}"
+        return self.value(value)
 
     def has(self, section: str, key: str) -> bool:
         """Whether there is a text for a key."""
@@ -108,14 +122,16 @@ class Wording:
         return f"{at.astimezone(self.zone):%Y-%m-%d %H:%M}"
 
     def claim(self, claim: Claim) -> str:
-        """The number of a claim; empty where there is none."""
+        """The number of a claim, or its interval where that is too wide for one number; empty where there is none."""
+        if claim.value is not None and claim.vague and claim.low is not None and claim.high is not None:
+            return f"{self.percent(claim.low)} {DASH} {self.percent(claim.high)}"
         return "" if claim.value is None else self.percent(claim.value)
 
     def rests_on(self, claim: Claim) -> str:
         """What a claim rests on: its interval and count; or why there is no number."""
         if claim.value is None:
             return self.text("why_not", claim.why_not or "unknown", claim.values)
-        parts = []
+        parts = [self.text("page", "no_number_yet")] if claim.vague else []
         if claim.low is not None and claim.high is not None:
             between = {"low": self.percent(claim.low), "high": self.percent(claim.high)}
             parts.append(self.text("page", "interval", between))

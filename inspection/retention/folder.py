@@ -1,5 +1,6 @@
 """The evidence folder as retention touches it: files that the ledger names, by real folders, never through a link."""
 
+import errno
 import hashlib
 import os
 import re
@@ -8,11 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from inspection.errors import UsageError
+from inspection.errors import StoreError, UsageError
 
 _FILE = re.compile(r"(\d{4}-\d\d-\d\d)/([A-Za-z0-9][A-Za-z0-9_-]{0,63})/([A-Za-z0-9][A-Za-z0-9_-]{0,129}\.(?:png|jpg))")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _LOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
@@ -50,9 +52,37 @@ class EvidenceFolder:
             return True
         return False
 
+    def check_writable(self, name: str) -> None:
+        """StoreError when nothing can be removed from a folder DATE/LOT; one that is not there is none of ours."""
+        date, _, lot = name.partition("/")
+        if not (_DATE.fullmatch(date) and _LOT.fullmatch(lot)):
+            return
+        with self._refusing(name), suppress(FileNotFoundError, NotADirectoryError), self._opened([date, lot]) as folder:
+            if os.fstatvfs(folder).f_flag & os.ST_RDONLY:
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+            if not os.access(".", os.W_OK | os.X_OK, dir_fd=folder):
+                raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    @contextmanager
+    def _refusing(self, name: str) -> Iterator[None]:
+        """Say in words that files below a folder DATE/LOT may not be changed; any other OSError as it is."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _REFUSED:
+                raise
+            raise StoreError(
+                f"pictures in {self.root / name} can neither be replaced nor removed ({error.strerror})",
+                fix=f"mount the disk of {self.root} writable, and give the user that lineside runs as write permission on that "
+                "folder; the next pass goes on from there",
+            ) from error
+
     def make(self, file: str, content: bytes) -> None:
-        """Write a new file and bring it to the disk; OSError, also when something lies there already."""
-        with self._beside(file) as (folder, name):
+        """Write a new file and bring it to the disk; OSError, also when something lies there already.
+
+        StoreError when the folder may not be changed.
+        """
+        with self._refusing(file.rpartition("/")[0]), self._beside(file) as (folder, name):
             opened = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644, dir_fd=folder)
             with os.fdopen(opened, "wb") as stream:
                 stream.write(content)
@@ -61,8 +91,8 @@ class EvidenceFolder:
             os.fsync(folder)
 
     def remove(self, file: str) -> None:
-        """Remove a file; one that is gone already is removed.  OSError when the disk refuses."""
-        with suppress(FileNotFoundError), self._beside(file) as (folder, name):
+        """Remove a file; one that is gone already is removed.  StoreError when it may not be, OSError when the disk fails."""
+        with self._refusing(file.rpartition("/")[0]), suppress(FileNotFoundError), self._beside(file) as (folder, name):
             os.unlink(name, dir_fd=folder)
 
     def flush(self, folders: set[str]) -> None:

@@ -3,6 +3,7 @@
 import fcntl
 import logging
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -14,8 +15,10 @@ from pathlib import Path
 
 import cv2
 
+from inspection.audit.findings import HOW_ENTERED, Unknown
+from inspection.audit.unknown import unknown_files
 from inspection.config import StationConfig
-from inspection.errors import StoreError, UsageError
+from inspection.errors import StoreError
 from inspection.evidence_ledger import LEDGER, MARK, MIGRATIONS, EvidenceLedger, Rows, ledger_path, total_bytes
 from inspection.log import event
 from inspection.read_only import ReadOnlyFile
@@ -31,12 +34,16 @@ from inspection.types import utc_now
 
 AT_ONCE = 16  # records that share the commits of the ledger
 MOST_LEFT = 100_000
+LOOK_S = 3600.0  # between two looks for files that the ledger does not know
 _YOUNG = timedelta(days=2)  # folders of these days may be written into
 
 
 @dataclass(slots=True)
 class Summary:
-    """What one pass did.  ``over_bytes`` are left above the limit; ``protected`` counts parts that may not go, by reason."""
+    """What one pass did.  ``over_bytes`` are left above the limit; ``protected`` counts parts that may not go, by reason.
+
+    ``unknown`` are files that the ledger does not know: retention leaves them alone, and no limit counts them.
+    """
 
     compressed: int = 0
     deleted: int = 0
@@ -45,6 +52,7 @@ class Summary:
     over_bytes: int = 0
     protected: Counter[str] = field(default_factory=Counter)
     left: dict[str, str] = field(default_factory=dict)
+    unknown: Unknown = field(default_factory=Unknown)
 
     def add(self, done: Done) -> None:
         """Count what a batch did."""
@@ -79,15 +87,17 @@ class Retention:
         self._config = config
         self._left: set[str] = set()
         self._told = ""
+        self._unknown = Unknown()
+        self._looked_s = -LOOK_S
         self._stack = ExitStack()
         cv2.setNumThreads(1)
         store = Path(config.store)
         signer = Signer(read_private_key(Path(config.audit.key)) if config.audit.key else None)
         self._folder = EvidenceFolder(Path(config.evidence.folder))
         try:
-            self._claim(store)
-            self._parts = Parts(config)
+            self._parts = Parts(config)  # first: beside a store that is not there no file is left
             self._stack.callback(self._parts.close)
+            self._claim(store)
             self._reserve = Reserve(store.with_name(f"{store.name}.evidence.reserve"))
             self._reserve.write(lambda: self._open(ledger_path(store)))
             self._reserve.hold()
@@ -121,6 +131,7 @@ class Retention:
             self._folder.drop_empty((now - _YOUNG).date().isoformat())
             self._reserve.hold()
         summary.protected = selection.protected
+        summary.unknown = self._look()
         self._tell(summary)
         return summary
 
@@ -141,6 +152,26 @@ class Retention:
                 self._left.clear()
             self._left |= done.left.keys()
             summary.add(done)
+
+    def _look(self) -> Unknown:
+        """What the ledger does not know, as of this pass or of one within the last hour."""
+        if time.monotonic() < self._looked_s + LOOK_S:
+            return self._unknown
+        found, walk = Unknown(), unknown_files(self._folder.root, self._ledger.rows)
+        while not self.stop.is_set():
+            with self.budget.spend():
+                some = next(walk, None)
+            if some is None:
+                self._looked_s = time.monotonic()
+                if found.files and found.files != self._unknown.files:
+                    event(
+                        "retention.unknown", level=logging.WARNING, files=found.files, first=list(found.first),
+                        fix=f"nothing vouches for them and no rule or limit touches them; {HOW_ENTERED}",
+                    )  # fmt: skip
+                self._unknown = found
+                break
+            found = found.with_more(some)
+        return self._unknown
 
     def _tell(self, summary: Summary) -> None:
         if summary.compressed or summary.deleted:
@@ -181,10 +212,7 @@ class Retention:
 def planned(config: StationConfig, now: datetime | None = None) -> tuple[Summary, Counter[str]]:
     """What a pass would do now, and how many records by each rule; nothing is written."""
     section, summary, by_rule = config.retention, Summary(), Counter[str]()
-    store = Path(config.store)
-    if not store.is_file():
-        raise UsageError(f"there is no record store {store}", fix="start the station once, or correct `store`")
-    ledger: Rows = ReadOnlyFile(ledger_path(store), LEDGER, mark=MARK, newest=len(MIGRATIONS))
+    ledger: Rows = ReadOnlyFile(ledger_path(Path(config.store)), LEDGER, mark=MARK, newest=len(MIGRATIONS))
     with ExitStack() as stack:
         stack.callback(ledger.close)  # type: ignore[attr-defined]
         parts = Parts(config)
@@ -198,6 +226,8 @@ def planned(config: StationConfig, now: datetime | None = None) -> tuple[Summary
         selection.left |= gone
         _count(selection.by_limit(over - sum(_bytes_of(ledger, record_id) for record_id in gone), words), by_rule)
         summary.protected = selection.protected
+        for some in unknown_files(Path(config.evidence.folder), ledger.rows):
+            summary.unknown = summary.unknown.with_more(some)
     return summary, by_rule
 
 

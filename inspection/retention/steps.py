@@ -93,7 +93,7 @@ class Signer:
 class Steps:
     """Carries out orders on one evidence folder.  ``write`` does what writes the ledger (see Reserve).
 
-    StoreError when the ledger cannot be written, OSError when the disk refuses; what was begun then is put right by the
+    StoreError when the ledger or a folder cannot be written, OSError when the disk refuses; what was begun then is put right by the
     next ``finish``.
     """
 
@@ -122,6 +122,9 @@ class Steps:
         done = Done()
         with self._budget.spend():
             lying = {order.record_id: self._lying(order.record_id) for order in orders}
+            # Before anything is put down: what cannot be removed is not to be called deleted.
+            for name in {one.file.rpartition("/")[0] for files in lying.values() for one in files}:
+                self._folder.check_writable(name)
         compressed: list[Compressed] = []
         tombstones: list[Tombstone] = []
         to_make = self._begun([lying[order.record_id] for order in orders if order.keep == "compressed"])

@@ -1,6 +1,9 @@
 """The page that finds parts, and what the page of a part shows of its trace."""
 
 import re
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -81,8 +84,6 @@ def test_place_on_the_frame_is_said(site: Site) -> None:
     judgement = Judgement(Verdict.NG, (Reason("ng.scratch", "1 finding", (one,)),))
 
     def old(record: Any) -> Any:
-        from dataclasses import replace
-
         return replace(record, measured=(), schema=2, detections=(one,), judgement=judgement)
 
     site.add_part("NG", change=old)
@@ -98,7 +99,37 @@ def test_all_parts_of_a_recipe_and_a_model(shift_site: Site) -> None:
         text = shift_site.client("ann").get(found[1]).text
         assert "<b>24</b> parts" in text
         assert 24 == len(links(text))
-    assert "There are:" in got(shift_site, model="beef")
+    assert "<b>24</b> parts" in got(shift_site, recipe="demo-pcb")
+    assert "Models that judged parts here" in got(shift_site, model="beef")
+    assert "Recipes that judged parts here" in got(shift_site, recipe="other")
+
+
+def test_searched_days_are_shown_and_classes_are_named(site: Site) -> None:
+    """An answer says which days were searched, also when none was typed; an unknown class lists those that are known."""
+    site.add_part("NG")
+    now = utc_now().astimezone()
+    text = got(site, defect="no-such", since="", until="")
+    assert "Days searched, both included:" in text
+    for day in (now - timedelta(days=6), now):
+        assert f"<b>{day:%Y-%m-%d}</b>" in text
+    assert "The recipe in force knows:" in text
+    assert "/trace?defect=short&amp;since=" in text
+    assert "The recipe in force knows:" not in got(site, defect="short", since="2026-01-01", until="2026-01-02")
+
+
+def test_altered_record_and_simulated_parts_are_marked(site: Site) -> None:
+    """The page of a record that was changed after it was chained warns first; lists mark what was no production."""
+    part = site.add_part("NG", "FORGED", change=lambda record: replace(record, simulated=True))
+    assert "simulated" in got(site, q="FORGED")
+    assert "NOT as it was written" not in site.client("ann").get(f"/part/{part.record_id}").text
+    with closing(sqlite3.connect(site.context.reader.path)) as database:
+        database.execute("DROP TRIGGER records_keep")
+        text = replace(part, judgement=Judgement(Verdict.OK), detections=()).to_json()
+        database.execute("UPDATE records SET json = ?, verdict = 1 WHERE record_id = ?", (text, part.record_id))
+        database.commit()
+    text = site.client("ann").get(f"/part/{part.record_id}").text
+    assert re.search(r'role="alert">NOT as it was written', text)
+    assert "This entry is NOT of the record" in text
 
 
 def test_part_shows_limits_chain_and_pictures(site: Site) -> None:

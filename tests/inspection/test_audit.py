@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -29,12 +30,15 @@ from audit_bench import (
 )
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from inspection.audit.findings import counted
+from inspection.audit.unknown import unknown_files
 from inspection.audit_cli import in_words, printable
 from inspection.chain import append
-from inspection.checkpoints import Checkpoints, checkpoints_path, heads_of
+from inspection.checkpoints import Checkpoints, Heads, checkpoints_path, heads_of
+from inspection.errors import StoreError
 from inspection.evidence_ledger import EvidenceLedger, ledger_path
 from inspection.reviews import ReviewStore, reviews_path
-from inspection.signing_keys import make_key
+from inspection.signing_keys import fingerprint_of, make_key, raw_public
 from inspection.store import Store
 from inspection.types import utc_now
 
@@ -87,10 +91,33 @@ def test_untouched_files_are_good(path: Path) -> None:
 
 
 def test_a_station_that_has_judged_nothing_is_good(tmp_path: Path) -> None:
-    """No files and an empty store are no finding."""
-    assert verify(tmp_path / STORE).good
+    """An empty store is no finding."""
     Store(tmp_path / STORE).close()
     assert verify(tmp_path / STORE).good
+
+
+def test_a_store_that_is_not_there_is_no_proof_of_anything(path: Path, tmp_path: Path) -> None:
+    """Everything deleted, or a wrong path, or a file with nothing in it: that is said, and is no good result."""
+    for file in path.parent.iterdir():
+        file.unlink()
+    with pytest.raises(StoreError, match="there is no record store"):
+        verify(path)
+    path.touch()
+    with pytest.raises(StoreError, match="nothing to verify"):
+        verify(path)
+    path.unlink()
+    Checkpoints(checkpoints_path(path), "cell-1", KEY).add(Heads(), at(1))
+    with pytest.raises(StoreError, match="no checkpoint that knows of one"):
+        verify(path)
+
+
+def test_the_verb_says_that_there_is_no_store(station: Path) -> None:
+    """Exit code 3 as that of the other verbs, and a remedy."""
+    for file in station.parent.glob(f"{STORE}*"):
+        file.unlink()
+    done = lineside(str(station))
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "correct `store`" in done.stderr
 
 
 def test_a_forged_chain_is_named_between_its_checkpoints(path: Path) -> None:
@@ -165,6 +192,20 @@ def test_signed_checkpoints_without_a_public_key_cannot_be_verified(path: Path) 
     result = verify(path, public_keys=[])
     assert not result.good
     assert "--public" in result.checkpoints.findings[0].what
+
+
+def test_another_public_key_is_said_in_one_line(path: Path) -> None:
+    """Given a key that signed nothing: that is what is said, not that checkpoints are missing or unsigned."""
+    result = verify(path, public_keys=[OTHER_KEY.public_key()])
+    assert not result.good
+    (finding,) = result.checkpoints.findings
+    names = [fingerprint_of(raw_public(key.public_key()))[:16] for key in (OTHER_KEY, KEY)]
+    assert f"none of 6 checkpoints is signed with the key given ({names[0]}); they name {names[1]}" in finding.what
+    assert (result.checkpoints.unverified, result.files[0].good) == (True, True)
+    said = "\n".join(in_words(result))
+    assert "not signed:" not in said
+    assert "taken away" not in said
+    assert "nothing of 63 rows is proven" in said
 
 
 def test_a_key_that_was_changed_needs_both_public_keys(path: Path) -> None:
@@ -451,6 +492,60 @@ def test_pictures_are_held_against_the_ledger(tmp_path: Path) -> None:
     assert words[2] == "it was deleted by retention, and is there again"
     assert words[3] == "it is not as it was written"
     assert words[4] == "it is missing"
+
+
+def lying(evidence: Path, *names: str, age_s: float = 100.0) -> None:
+    """Files in a lot's folder that the ledger does not know."""
+    for name in names:
+        file = evidence / "2026-11-23" / "L0" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"edited")
+        os.utime(file, (time.time() - age_s,) * 2)
+
+
+def test_pictures_without_a_ledger_are_counted_and_not_vouched_for(station: Path) -> None:
+    """No ledger at all: exit code 0, but the pictures are counted, the first named, and the last line excepts them."""
+    for file in station.parent.glob(f"{STORE}*"):
+        file.unlink()
+    Store(station.with_name(STORE)).close()
+    lying(station.parent / "evidence", *(f"{number:032x}_top.png" for number in range(30)))
+    lying(station.parent / "evidence", "evil\nall good.png", "notes.txt", ".1.partial")
+    done = lineside(str(station), "--pictures")
+    assert done.returncode == 0, done.stdout
+    assert "31 pictures that the ledger does not know: nothing vouches for them" in done.stdout
+    assert f"first 2026-11-23/L0/{0:032x}_top.png" in done.stdout
+    assert "all as it was written, except 31 pictures that nobody vouches for" in done.stdout
+    assert "none yet (" not in next(line for line in done.stdout.splitlines() if line.startswith("pictures"))
+    assert json.loads(lineside(str(station), "--pictures", "--json").stdout)["unknown"]["files"] == 31
+
+
+def test_a_picture_beside_the_ledger_with_the_name_of_a_record_is_a_finding(tmp_path: Path) -> None:
+    """Slipped in under a record: named.  Under another name: counted.  Just written, or in the ledger: neither."""
+    path, evidence = make(tmp_path), tmp_path / "evidence"
+    lying(evidence, f"{1:032x}_top.jpg", f"{3:032x}_top.png")  # in the ledger
+    lying(evidence, f"{8:032x}_side.png", "somebody.jpg")
+    lying(evidence, f"{9:032x}_top.png", age_s=1)
+    lying(evidence, f"{10:032x}_top.png", age_s=-1e6)  # a time that hides nothing
+    result = verify(path, pictures=evidence)
+    assert result.unknown is not None
+    assert (result.unknown.files, result.good) == (3, False)
+    assert result.pictures is not None
+    added = [one for one in result.pictures.findings if "does not know it" in one.what]
+    assert [one.record_id for one in added] == [f"{8:032x}", f"{10:032x}"]
+
+
+def test_many_unknown_pictures_are_looked_at_a_few_at_a_time(tmp_path: Path) -> None:
+    """However many lie in one folder, each is counted once."""
+    lying(tmp_path / "evidence", *(f"{number}.png" for number in range(1201)))
+    seen = list(unknown_files(tmp_path / "evidence", lambda _, files: [(file,) for file in files[:1]]))
+    assert (max(map(len, seen)) <= 500, sum(map(len, seen))) == (True, 1198)
+
+
+def test_a_count_of_one_has_its_own_word() -> None:
+    """One entry, one late result, two rows."""
+    assert [counted(1, "entries"), counted(1, "late results"), counted(2, "rows"), counted(1, "deleted")] == [
+        "1 entry", "1 late result", "2 rows", "1 deleted",
+    ]  # fmt: skip
 
 
 def test_words_for_people_hold_every_finding_on_its_line(path: Path) -> None:

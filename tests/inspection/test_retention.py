@@ -411,6 +411,76 @@ def test_only_one_retention_at_a_time(bench: PictureBench) -> None:
     bench.run(OLD_OK_GO)
 
 
+def test_pictures_that_the_ledger_does_not_know_are_counted(
+    bench: PictureBench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No rule or limit reaches them: pass and plan say how many there are, and how they get entered."""
+    record = bench.add("OK", days=1)
+    for number in range(3):
+        file = bench.evidence / f"{record.evidence}_more{number}.png"
+        file.write_bytes(b"x")
+        os.utime(file, (time.time() - 100,) * 2)
+    config = bench.config("budget_ms_per_s = 1000\n" + OLD_OK_GO)
+    for option in ("--dry-run", "--once"):
+        assert main(["retention", str(bench.folder / "station.toml"), option]) == 0
+        out = capsys.readouterr().out
+        assert json.loads(out.splitlines()[0])["unknown_files"] == 3
+        assert "3 pictures that the ledger does not know, not managed (a start of the station enters those" in out
+        assert f"{record.record_id}_more0.png" in out
+    assert planned(config)[0].unknown.files == 3
+
+
+def test_beside_a_store_that_is_not_there_nothing_is_left(bench: PictureBench) -> None:
+    """A wrong `store` is said; no lock, ledger or reserve is made there."""
+    config = bench.config(OLD_OK_GO)
+    for begin in (lambda: Retention(config, Stop()), lambda: planned(config)):
+        with pytest.raises(StoreError, match="there is no record store"):
+            begin()
+    assert ["station.toml"] == [path.name for path in bench.folder.iterdir()]
+
+
+@pytest.fixture
+def read_only(bench: PictureBench) -> Iterator[PictureBench]:
+    """A bench with old pictures in folders that nobody may write."""
+    bench.add("OK", days=40)
+    bench.add("OK", days=8, raw=True)
+    bench.add()
+    if os.getuid() != 0:
+        folders = [path for path in bench.evidence.rglob("*") if path.is_dir()]
+        for folder in folders:
+            folder.chmod(0o555)
+        yield bench
+        for folder in folders:
+            folder.chmod(0o755)
+        return
+    mount = shutil.which("mount") or "mount"
+    bound = subprocess.run([mount, "--bind", bench.evidence, bench.evidence], check=False, capture_output=True)
+    if bound.returncode != 0:
+        pytest.skip("needs the right to mount: run it as a normal user instead of root")
+    try:
+        subprocess.run([mount, "-o", "remount,bind,ro", bench.evidence], check=True)
+        yield bench
+    finally:
+        subprocess.run(["umount", "--lazy", bench.evidence], check=True)
+
+
+def test_in_a_folder_that_cannot_be_written_nothing_is_buried(
+    read_only: PictureBench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The message names the folder and the remedy, and the ledger calls nothing deleted or compressed."""
+    bench = read_only
+    for rules in (OLD_OK_GO, OK_COMPRESSED, "max_gb = 0.000000001\n"):
+        bench.config("budget_ms_per_s = 1000\n" + rules)
+        assert main(["retention", str(bench.folder / "station.toml"), "--once"]) == 3
+        err = capsys.readouterr().err
+        assert f"pictures in {bench.evidence}{os.sep}" in err
+        assert "writable" in err
+    ledger = ledger_of(bench)
+    assert [[], [], []] == [ledger.rows(f"SELECT * FROM {name}") for name in ("deleted", "compressed", "unfinished")]
+    ledger.close()
+    assert faults(bench) == []
+
+
 # Killed, beside a station, on a full disk
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -10,7 +11,8 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inspection.chain import canonical
 from inspection.chain_place import checkpoints_path
 from inspection.cli import main
 from inspection.config import load_station
@@ -164,9 +167,9 @@ def test_limits_are_those_of_the_version_that_judged(tracer: Tracer, month: Path
 
 def test_versions_are_those_that_find_version_finds(tracer: Tracer, month: Path) -> None:
     """The quick look finds the same folder as the one that loads recipes."""
-    for _, recipe_id, sha256, _ in rows(month, "SELECT * FROM judged_by"):
-        found = find_version(month / "recipes" / "demo-pcb", sha256)
-        assert (str(found) if found else "") == tracer.versions.of(recipe_id, sha256).folder
+    for _, recipe_id, digest, _ in rows(month, "SELECT * FROM judged_by"):
+        found = find_version(month / "recipes" / "demo-pcb", digest)
+        assert (str(found) if found else "") == tracer.versions.of(recipe_id, digest).folder
 
 
 def test_limits_of_a_changed_recipe_are_not_claimed(own_month: Path) -> None:
@@ -284,7 +287,162 @@ def test_late_result_is_told(month: Path, capsys: pytest.CaptureFixture[str]) ->
     assert (0, True) == (code, "late result" in text)
 
 
+# ---- what was altered
+
+
+def alter(folder: Path, table: str, sql: str, *values: Any) -> None:
+    """Change a table behind the program's back, its guard dropped."""
+    guard = {"records": "records_keep", "late_results": "late_keep"}[table]
+    with closing(sqlite3.connect(folder / "records.sqlite")) as database:
+        database.execute(f"DROP TRIGGER {guard}")
+        database.execute(f"UPDATE {table} SET {sql}", values)
+        database.commit()
+
+
+def test_record_altered_in_text_and_columns_is_told_first(own_month: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A forged record is never lent the signature of its entry: the first line, the document and the exit code say so."""
+    forged, left = [one for one in records(own_month) if one.judgement.verdict == Verdict.NG][-2:]
+    text = replace(forged, judgement=Judgement(Verdict.OK), detections=()).to_json()
+    alter(own_month, "records", "json = ?, verdict = 1 WHERE record_id = ?", text, forged.record_id)
+    code, text, _ = trace(own_month, capsys, forged.serial)
+    assert (1, True) == (code, text.startswith("NOT as it was written: the record was altered"))
+    assert "lineside audit" in text.splitlines()[0]
+    assert "signed with" not in next(line for line in text.splitlines() if line.startswith("  chain"))
+    code, out, _ = trace(own_month, capsys, "--record", forged.record_id, "--json")
+    told = json.loads(out)
+    assert (1, False, ["record"]) == (code, told["as_written"], told["chain"]["altered"])
+    assert document(own_month, capsys, "--record", left.record_id)["as_written"]
+
+
+def test_entry_that_was_altered_along_with_its_record_is_told(own_month: Path) -> None:
+    """An entry made to fit a forged record does not follow from the entry before it, and that is said."""
+    forged = [one for one in records(own_month) if one.judgement.verdict == Verdict.NG][-1]
+    text = replace(forged, judgement=Judgement(Verdict.OK), detections=()).to_json()
+    alter(own_month, "records", "json = ?, verdict = 1 WHERE record_id = ?", text, forged.record_id)
+    with tracing(own_month) as tracer:
+        digest = sha256(canonical(tracer.queries.content_of(forged.record_id))).digest()
+    with closing(sqlite3.connect(own_month / "records.sqlite")) as database:
+        database.execute("DROP TRIGGER chain_keep")
+        database.execute("UPDATE chain SET content_sha256 = ? WHERE subject = ?", (digest, forged.record_id))
+        database.commit()
+    with tracing(own_month) as tracer:
+        part = tracer.record(forged.record_id)
+    assert part is not None
+    assert ("entry",) == part.chain.altered
+
+
+def test_every_record_of_a_sound_store_is_as_written(tracer: Tracer, month: Path) -> None:
+    """No record is called altered that is not, with and without a late result."""
+    late = {name for (name,) in rows(month, "SELECT record_id FROM late_results")}
+    chosen = [one.record_id for one in records(month) if one.record_id in late] + [
+        one.record_id for one in records(month)[::31]
+    ]
+    assert late
+    assert {()} == {part.chain.altered for part in map(tracer.record, chosen) if part is not None}
+
+
+def test_altered_trigger_time_and_late_result_are_told(own_month: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the entry holds besides the record counts too: its trigger, and its late result, changed or taken away."""
+    ((name, text),) = rows(own_month, "SELECT record_id, json FROM late_results LIMIT 1")
+    alter(own_month, "late_results", "json = ? WHERE record_id = ?", text.replace("total", "totalled"), name)
+    code, said, _ = trace(own_month, capsys, "--record", name)
+    assert (1, True) == (code, "its late result was altered" in said.splitlines()[0])
+    with closing(sqlite3.connect(own_month / "records.sqlite")) as database:
+        database.execute("DROP TRIGGER late_stay")
+        database.execute("DELETE FROM late_results WHERE record_id = ?", (name,))
+        database.execute(
+            "UPDATE triggers SET accepted_at = '2026-10-01T00:00:00+00:00' WHERE trigger_id ="
+            " (SELECT trigger_id FROM records WHERE record_id = ?)",
+            (name,),
+        )
+        database.commit()
+    with tracing(own_month) as tracer:
+        part = tracer.record(name)
+    assert part is not None
+    assert ("record", "late") == part.chain.altered
+
+
+def test_record_that_cannot_be_read_is_named_and_hides_no_other(
+    own_month: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A verdict that was edited without its reasons: the record and its row are named, the others of the serial are told."""
+    first, second = (add_record(own_month, serial="TWO") for _ in range(2))
+    ((row,),) = rows(own_month, "SELECT rowid FROM records WHERE record_id = ?", first.record_id)
+    text = first.to_json().replace('"verdict":"NG"', '"verdict":"OK"')
+    if text == first.to_json():
+        text = text.replace('"verdict":"OK"', '"verdict":"NG"')
+    alter(own_month, "records", "json = ? WHERE record_id = ?", text, first.record_id)
+    code, said, _ = trace(own_month, capsys, "TWO")
+    assert 1 == code
+    for word in (f"record {first.record_id} (row {row})", "lineside audit", second.record_id):
+        assert word in said
+    code, out, err = trace(own_month, capsys, "--record", first.record_id, "--json")
+    assert (1, first.record_id, row) == (code, json.loads(out)["record_id"], json.loads(out)["row"])
+    assert first.record_id in err
+
+
 # ---- lists
+
+
+def test_simulated_records_are_marked_in_lists(own_month: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever reads a list sees which of its parts were no production."""
+    made = [add_record(own_month, lot="MIXED", simulated=simulated) for simulated in (True, False)]
+    lines = trace(own_month, capsys, "--lot", "MIXED")[1].splitlines()[1:]
+    assert {one.record_id: one.simulated for one in made} == {
+        one.record_id: "SIMULATED" in line for one in made for line in lines if one.record_id in line
+    }
+    told = document(own_month, capsys, "--lot", "MIXED")["listed"]
+    assert [False, True] == [line["simulated"] for line in told]
+
+
+def test_times_are_local_with_their_offset(month: Path) -> None:
+    """What is printed is what a person types: the computer's local time; documents keep UTC."""
+    record = records(month)[700]
+    program = f"from inspection.cli import main\nmain(['trace', {str(month / 'station.toml')!r}, '--record', {record.record_id!r}])"
+    environment = {**os.environ, "TZ": "Asia/Shanghai"}
+    said = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
+    ).stdout
+    at = record.judged_at.astimezone(timezone(timedelta(hours=8)))
+    assert f"{at:%Y-%m-%d %H:%M:%S}+08:00" in said.splitlines()[0]
+    assert "Z (" not in said
+
+
+def test_places_of_a_version_that_is_not_kept_are_told_so(month: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the golden of the version in force stands in for another's, part and list say it."""
+    of_first = [one for one in records(month)[:300] if one.judgement.verdict == Verdict.NG]
+    part = document(month, capsys, "--record", of_first[0].record_id)
+    assert part["places_by_version_in_force"]
+    assert "by the golden of the version in force" in trace(month, capsys, "--record", of_first[0].record_id)[1]
+    code, text, _ = trace(month, capsys, "--defect", "short", "--since", "2026-10-01")
+    assert (0, True) == (code, "by the golden of the version in force" in text)
+    newest = next(one for one in reversed(records(month)) if one.judgement.verdict == Verdict.NG)
+    assert not document(month, capsys, "--record", newest.record_id)["places_by_version_in_force"]
+
+
+def test_recipe_is_found_by_its_id(month: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All versions of a recipe are found by its id; an unknown name is answered with what the list is."""
+    told = document(month, capsys, "--recipe", "demo-pcb", "--limit", 1)
+    assert (1200, 3) == (told["parts"], len(told["periods"]))
+    code, _, err = trace(month, capsys, "--recipe", "other")
+    assert (1, True) == (code, "their ids and the beginnings of the SHA-256" in err and "demo-pcb" in err)
+    code, _, err = trace(month, capsys, "--model", "zz")
+    assert (1, True) == (code, "models that judged here" in err)
+
+
+def test_unknown_camera_and_region_name_those_that_are_known(
+    own_month: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A camera or region in which the class never was is answered with those in which it was."""
+    one = Detection("scratch", 0.9, Region((405, 230, 415, 240)), roi_id="bay", camera="top")
+    judgement = Judgement(Verdict.NG, (Reason("ng.scratch", "1 finding", (one,)),))
+    add_record(own_month, judgement=judgement, detections=(one,))
+    words = ("--defect", "scratch", "--since", "2026-10-01")
+    assert "by the cameras top" in trace(own_month, capsys, *words, "--camera", "side")[2]
+    assert "in the regions bay" in trace(own_month, capsys, *words, "--roi", "other")[2]
+    assert (
+        "the recipe in force knows open, short" in trace(own_month, capsys, "--defect", "x", "--since", "2026-10-01")[2]
+    )
 
 
 def test_lot_counts_are_those_of_sql(month: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -526,6 +684,18 @@ def test_places_are_those_of_the_whole_config(month: Path) -> None:
     quick, whole = read_places(month / "station.toml"), load_station(month / "station.toml")
     assert (whole.store, whole.recipe, whole.recipes) == (quick.store, quick.recipe, quick.recipes)
     assert whole.evidence.folder == quick.evidence.folder
+
+
+def test_wrong_place_is_told_its_form(month: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A place that is none is answered with the form X,Y, a day that is none with a day."""
+    for words, form in (
+        (["--at", "412"], "give X,Y"),
+        (["--at", "nan,1"], "give X,Y"),
+        (["--since", "soon"], "no date"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["trace", str(month / "station.toml"), "--defect", "short", *words])
+        assert form in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["", "store = 3\n", "store = 'x'\nrecipe = 'y'\nevidence = 1\n", "a = \n"])

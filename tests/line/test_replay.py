@@ -313,6 +313,26 @@ def test_records_are_drawn_among_those_with_pictures(bench: Bench, capsys: pytes
     assert 2 == main(["replay", str(bench.folder / "station.toml"), "--until", "2000-01-01"])
 
 
+def test_a_record_that_cannot_be_read_does_not_stop_the_others(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A clumsy edit is named with record and row and counted as one that cannot be replayed; all others are replayed."""
+    first, second = played(bench, "NN")
+    edit(bench, first, lambda document: document["judgement"].update(verdict="OK"))
+    for words in (("--random", "5"), ("--since", "2000-01-01"), (first.record_id, second.record_id)):
+        code, found = replayed(bench, capsys, *words)
+        rows = {row["record_id"]: row for row in found["records"]}
+        assert (1, "same") == (code, rows[second.record_id]["outcome"])
+        assert ("cannot", "record.unreadable", 1) == tuple(
+            rows[first.record_id][name] for name in ("outcome", "cannot", "row")
+        )
+        assert (1, {"record.unreadable": 1}) == (found["counts"]["cannot"], found["counts"]["records_by_hindrance"])
+    assert 1 == main(["replay", str(bench.folder / "station.toml"), "--since", "2000-01-01"])
+    out = capsys.readouterr().out
+    assert f"record {first.record_id} (row 1)" in out
+    assert "lineside audit" in out
+
+
 @pytest.mark.parametrize("words", [(), ("--random", "0"), ("X", "--lot", "L")])
 def test_wrong_usage_is_refused(bench: Bench, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
     """Nothing chosen, a count of none, or both names and a span: exit code 2 and what to write."""

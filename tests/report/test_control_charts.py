@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from inspection.report.control_charts import (
     D2,
+    ROUGH_RULES,
     ControlChart,
     Episode,
     Known,
@@ -25,7 +26,7 @@ from inspection.report.control_charts import (
     p_chart,
     u_chart,
 )
-from inspection.report.nelson import ALL_RULES, CHANCE, RULES, Signal, nelson
+from inspection.report.nelson import ALL_RULES, CHANCE, RULES, Signal, chance, nelson
 
 # NIST 6.3.3.1: defects on each of 25 successive wafers of 100 chips.
 WAFER_DEFECTS = [16, 14, 28, 16, 12, 20, 10, 12, 10, 17, 19, 17, 14, 16, 15, 13, 14, 16, 11, 20, 11, 19, 16, 31, 13]
@@ -203,6 +204,10 @@ def test_the_share_of_false_alarms_is_the_stated_one() -> None:
     signals = nelson(points)
     assert abs(len({signal.index for signal in signals}) / len(points) - CHANCE) < 0.002
     assert abs(sum(signal.rule == 1 for signal in signals) / len(points) - 0.0027) < 0.0005
+    assert (chance(ALL_RULES), chance((1, 3))) == (CHANCE, None)
+    for rules in ((1,), ROUGH_RULES):
+        found = {signal.index for signal in signals if signal.rule in rules}
+        assert abs(len(found) / len(points) - (chance(rules) or 0)) < 0.0015
 
 
 def test_a_declared_baseline_judges_the_points_after_it() -> None:

@@ -25,7 +25,10 @@ pytest.importorskip("scipy", reason='needs scipy: pip install "lineside[report]"
 from report_samples import BEGIN, HOSTILE, sample_report
 
 from inspection.report import page as page_module
-from inspection.report.contents import Caveat, Claim, Report, RiseRow, Span, Tally
+from inspection.report.caveats import of_the_escapes
+from inspection.report.contents import Caveat, Claim, HourRow, Report, RiseRow, Span, Tally
+from inspection.report.control_charts import ROUGH_RULES, Known, p_chart
+from inspection.report.nelson import ALL_RULES
 from inspection.report.page import SECTIONS, render
 from inspection.report.svg import canvas, shortened
 from inspection.report.tables import tables
@@ -117,7 +120,10 @@ def placed(language: Language) -> dict[tuple[str, str], list[str]]:
 
 def test_both_languages_have_the_same_sentences() -> None:
     """Every key stands in both files, with the same places to be filled."""
-    assert placed("en") == placed("zh")
+    english = placed("en")
+    singular = {key: english.pop(key) for key in [*english] if key[1].endswith("_one")}
+    assert english == placed("zh")
+    assert all(set(names) <= set(english[table, key.removesuffix("_one")]) for (table, key), names in singular.items())
     assert set(TABLES) <= {table for table, _ in placed("en")}
 
 
@@ -137,6 +143,63 @@ def test_a_key_without_a_sentence_loses_no_fact() -> None:
     wording = Wording("en", timedelta())
     assert "not_heard_of (parts 12,345)" == wording.text("caveat", "not_heard_of", (("parts", 12345),))
     assert "few_parts (other 3)" == wording.text("caveat", "few_parts", (("other", 3),))
+
+
+def test_one_of_a_thing_is_not_many() -> None:
+    """Where English has a sentence for one, it is taken when the first count is 1."""
+    assert "1 record is of" in Wording("en", timedelta()).text(
+        "caveat", "old_schema", (("records", 1), ("schemas", "2"))
+    )
+    assert "12 records are" in Wording("en", timedelta()).text(
+        "caveat", "old_schema", (("records", 12), ("schemas", "2"))
+    )
+
+
+def test_a_wide_interval_stands_in_place_of_the_number(report: Report) -> None:
+    """An escape rate of 0.5 to 94 % is no rate: the interval is the headline, with a word that it is no number yet."""
+    wide = replace(report.escapes[0], observed=Claim(0.6217, 0.0053, 0.9361, 19))
+    text = Seen(render(replace(report, escapes=(wide,)), "en")).text
+    assert "0.53% \u2013 93.61%" in text
+    assert "no one number yet" in text
+    assert "62.17%" not in text
+    (caveat,) = of_the_escapes([wide, report.escapes[0]])
+    assert ("escapes_vague", 1, 20) == (caveat.key, dict(caveat.values)["escapes"], dict(caveat.values)["decided"])
+
+
+def test_the_worst_come_first(report: Report) -> None:
+    """Of many hours and lots those that are shown begin with the worst."""
+    hours = [HourRow(BEGIN + timedelta(hours=at), Tally(100 - at % 7, at % 7), 0) for at in range(60)]
+    lots = [replace(report.lots[0], name=f"L{at:02d}", first_pass_yield=Claim(1 - at / 100)) for at in range(60)]
+    html = render(replace(report, hours=tuple(hours), lots=tuple(lots)), "en")
+    shown = re.findall(r">(L\d\d)<", html)
+    assert [f"L{at:02d}" for at in range(59, 28, -1)] == shown
+    section = html[html.index('id="trend"') : html.index('id="control"')]
+    cells = r'class="time">[^<]*</th><td class="n">100</td><td class="n">\d+</td><td class="n">(\d+)<'
+    bad = [int(cell) for cell in re.findall(cells, section)]
+    assert [6] * 8 == bad[:8]
+    assert sorted(bad, reverse=True) == bad
+
+
+def test_each_chart_says_its_rules(report: Report) -> None:
+    """Rules and the share of signals that chance gives are those of the chart, not of all eight rules."""
+    sizes = report.charts[0].sizes
+    judged = p_chart([3] * len(sizes), sizes, baseline=Known(0.05, 1.0))
+    few, every = (
+        [replace(view, chart=replace(judged, rules=rules)) for view in report.charts[:1]]
+        for rules in (ROUGH_RULES, ALL_RULES)
+    )
+    texts = [Seen(render(replace(report, charts=tuple(charts)), "en")).text for charts in (few, every)]
+    assert ["Rules used here: 1, 2, 3, 4." in text for text in texts] == [True, False]
+    assert ["1.40%" in text for text in texts] == [True, False]
+    assert ["2.30%" in text for text in texts] == [False, True]
+    assert ["rule 8" in text for text in texts] == [False, True]
+
+
+def test_verdicts_are_in_the_readers_language(pages: dict[Language, str]) -> None:
+    """Chinese pages call verdicts, reviews and goldens as the station's pages do."""
+    text = Seen(pages["zh"]).text
+    assert all(word in text for word in ("合格", "不合格", "待复判", "错误", "复判", "标准图"))
+    assert not any(word in text for word in ("复核", "标准模板", "REVIEW", "ERROR"))
 
 
 @pytest.mark.parametrize(
