@@ -50,7 +50,7 @@ def promote(challenger: Path, recipe: Path, *, who: str, why: str, trusted: Sequ
     recipe = _plain(recipe)
     change = _change(who, "promote", why)
     complete_changes(recipe.parent, recipe.name)
-    loaded, champion = _proven(challenger, trusted), _sealed(recipe)
+    loaded, champion = _proven(challenger, trusted), _in_force(recipe)
     require_gates(loaded, champion)
     if not trusted:
         _require_same_signer(challenger, recipe)
@@ -147,6 +147,16 @@ def _proven(folder: Path, trusted: Sequence[str | Path]) -> LoadedRecipe:
     loaded = _sealed(folder, trusted)
     run_selftest(loaded)
     return loaded
+
+
+def _in_force(recipe: Path) -> LoadedRecipe:
+    """The version in force; GateNotMet, and not a damaged recipe, when another one came into its place while it was read."""
+    before = lock_sha256(recipe)
+    try:
+        return _sealed(recipe)
+    except ConfigError:
+        _require_in_force(recipe, before)
+        raise
 
 
 def _require_same_signer(challenger: Path, recipe: Path) -> None:

@@ -85,7 +85,7 @@ def changing(recipe: Path, recipe_id: str, *, wait_s: float = 0.0) -> Iterator[P
     versions = recipe.parent / VERSIONS / recipe_id
     try:
         for folder in (versions.parent, versions):
-            if not folder.is_dir():
+            with suppress(FileExistsError):  # by this call before, or by another program at this moment
                 folder.mkdir()
                 give_to_owner(folder)
         with (versions / ".lock").open("a") as lock:

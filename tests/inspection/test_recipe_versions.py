@@ -449,6 +449,25 @@ def test_of_two_promotions_at_once_one_is_refused(recipe: Path, challenger: Path
     verify(recipe)
 
 
+def test_a_version_that_comes_into_force_while_another_is_weighed_is_no_damage(
+    recipe: Path, challenger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who reads the recipe in the middle of another's promotion hears of that promotion, not of changed files."""
+    other = challenger_of(recipe, tmp_path / "other", product="other")
+
+    def meanwhile(folder: Path, *trusted: object) -> None:
+        verify(folder)
+        if folder == recipe and lock_sha256(other) != lock_sha256(recipe):
+            monkeypatch.undo()
+            promote(other, recipe, **WHO)
+            raise ConfigError("recipe.toml was changed", fix="the new file against the lock that was read before")
+
+    monkeypatch.setattr("inspection.recipe_versions.verify", meanwhile)
+    with pytest.raises(GateNotMet, match="another version came into force"):
+        promote(challenger, recipe, **WHO)
+    assert lock_sha256(other) == lock_sha256(recipe)
+
+
 def test_a_change_under_way_refuses_the_next(recipe: Path, challenger: Path) -> None:
     """While another program holds the lock of the versions, nothing is changed."""
     promote(challenger, recipe, **WHO)
