@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from inspection.errors import StoreError
-from inspection.sqlite_file import Kind, Value, check_version, named
+from inspection.sqlite_file import Kind, Value, check_version, named, read_only
 
 BUSY_S = 5.0  # only a file that is being made or mended makes a reader wait
 
@@ -53,8 +53,7 @@ class ReadOnlyFile:
         if self._connection is not None or there is None:
             return self._connection
         with named(self.path, self._kind):
-            uri = f"{self.path.absolute().as_uri()}?mode=ro"
-            connection = sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+            connection = read_only(self.path, busy_s=BUSY_S)
         try:
             ready = self._is_ready(connection)
         except StoreError:

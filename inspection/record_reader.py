@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from inspection.errors import StoreError
-from inspection.sqlite_file import Value, check_version, named
+from inspection.sqlite_file import Value, check_version, named, read_only
 from inspection.store import MIGRATIONS, RECORD_STORE, WITH_LATE, UnreadableRecord, read_record
 from inspection.types import Record, Verdict
 
@@ -209,10 +209,7 @@ class RecordReader:
             return self._connection
         self._let_go()
         with named(self.path, RECORD_STORE):
-            connection = sqlite3.connect(
-                f"{self.path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_S, isolation_level=None,
-                check_same_thread=False,
-            )  # fmt: skip
+            connection = read_only(self.path, busy_s=BUSY_S)
         try:
             self._check(connection)
         except StoreError:

@@ -7,7 +7,6 @@ picture; it is taken over as it was recorded, and said.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +17,7 @@ from inspection.evidence import SKIPPED, evidence_of, file_name
 from inspection.images import read_grey, read_image
 from inspection.inspect_frame import Inspection
 from inspection.inspector import with_reason
+from inspection.judged_on import runs_on, scales_of
 from inspection.model import cores
 from inspection.no_picture import NoPicture
 from inspection.picture_state import PictureLedger, PictureState
@@ -77,15 +77,9 @@ class Replayer:
         """Close the ledger of pictures; a second call does nothing."""
         self._ledger.close()
 
-    def runs_on(self) -> dict[str, str | int]:
-        """What the inspection is repeated with; records do not keep what they were judged with."""
-        engine = "openvino" if self._config.provider == "openvino" else "onnxruntime"
-        return {
-            "lineside": version("lineside"),
-            engine: version(engine) if engine == "openvino" else _onnxruntime(),
-            "provider": self._config.provider,
-            "threads": self._threads or cores(),
-        }
+    def runs_on(self) -> dict[str, str]:
+        """What the inspection is repeated with."""
+        return runs_on(self._config.provider, self._threads or cores())
 
     def replay(self, record: Record) -> Replay:
         """Inspect the stored frames of a record again; DriverMissing when something it needs is not installed."""
@@ -102,7 +96,9 @@ class Replayer:
         """The version that judged the record, every file of it as it was sealed."""
         try:
             folder = self._recipes.version(record).folder
-            return self._loaded.get(record.recipe_sha256, lambda: self._open(folder, record.recipe_sha256))
+            loaded = self._loaded.get(record.recipe_sha256, lambda: self._open(folder, record.recipe_sha256))
+            loaded.set_mm_per_px(self._scales(record, loaded))
+            return loaded
         except NoPicture as refused:
             raise CannotReplay(
                 "recipe.missing" if refused.word == "no_recipe" else "recipe.changed", refused.what
@@ -117,8 +113,12 @@ class Replayer:
         loaded = open_recipe(folder, threads=self._threads, provider=self._config.provider)
         if loaded.sha256 != sha256:
             raise CannotReplay("recipe.changed", f"the recipe in {folder} was exchanged while it was read: try again")
-        loaded.set_mm_per_px({role: self._config.scale_mm_per_px.get(role) for role in loaded.cameras})
         return loaded
+
+    def _scales(self, record: Record, loaded: LoadedRecipe) -> dict[str, float | None]:
+        """The millimetres per pixel that the record was judged by; those of today's config where it keeps none."""
+        known = scales_of(dict(record.judged_on)) if record.judged_on else self._config.scale_mm_per_px
+        return {role: known.get(role) for role in loaded.cameras}
 
     def _pictures(self, record: Record) -> dict[str, PictureState]:
         """What became of the record's pictures, by name; CannotReplay when none was kept."""
@@ -129,12 +129,6 @@ class Replayer:
             rule = "of parts that are OK" if record.judgement.verdict == Verdict.OK else "of it"
             raise CannotReplay("picture.not_kept", f"no picture is kept {rule} (`keep` in [evidence] of the station)")
         return {state.name: state for state in self._ledger.states(record)}
-
-
-def _onnxruntime() -> str:
-    import onnxruntime
-
-    return str(onnxruntime.__version__)
 
 
 def _require_inspected(record: Record) -> None:

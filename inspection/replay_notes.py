@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from inspection.evidence import file_name
+from inspection.judged_on import judged_on
 from inspection.picture_state import PictureState, in_words
 from inspection.recipe import LoadedRecipe
 from inspection.recipe_config import GOLDEN
@@ -66,20 +67,29 @@ def notes(
         return told
     told += [in_a_sentence(state) for state in pictures.values() if state.state == "unentered"]
     told += _of_measures(record, loaded, pictures, found)
-    if any(view.needs_scale for view in loaded.views.values()):
+    if not record.judged_on and any(view.needs_scale for view in loaded.views.values()):
         told.append(
-            "millimetres are by [scale_mm_per_px] of the station's config as it is today: records do not keep it"
+            "millimetres are by [scale_mm_per_px] of the station's config as it is today: this record does not keep it"
         )
     if _is_rounding(found):
         told.append(
             "differences so small are what another processor, provider or version of the engine gives; that alone does not "
             "show that picture and record are untouched"
         )
-    told.append(
-        "with which versions, processor, provider and number of threads it was judged is not in the record; "
-        "`lineside audit` tells whether record and pictures are as they were written"
-    )
+    told.append(_of_engines(dict(record.judged_on), dict(judged_on(loaded))))
+    told.append("`lineside audit` tells whether record and pictures are as they were written")
     return told
+
+
+def _of_engines(then: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """In which versions, processor, provider and threads the two inspections differ."""
+    if not then:
+        return "with which versions, processor, provider and number of threads it was judged is not in this record"
+    both = [(name, then.get(name, "-"), now.get(name, "-")) for name in {**then, **now}]
+    told = [f"{name} ({before} then, {after} now)" for name, before, after in both if before != after]
+    if not told:
+        return "versions, processor, provider and number of threads are those that it was judged with"
+    return "it was judged with another " + ", ".join(told)
 
 
 def _is_rounding(found: Sequence[Difference]) -> bool:

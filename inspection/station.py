@@ -37,6 +37,7 @@ from inspection.errors import ControllerError, StoreError
 from inspection.evidence import EvidenceWriter, Image, is_sampled
 from inspection.inspect_frame import error_verdict
 from inspection.inspector import Inspector, Job, Outcome, with_reason
+from inspection.judged_on import judged_on
 from inspection.log import event
 from inspection.metrics import Metrics
 from inspection.notary import Notary
@@ -334,6 +335,7 @@ class Station:
             recipe_id=self.recipe.recipe_id,
             read_serial=outcome.read_serial if outcome else "",
             measured=outcome.seen.measured if outcome else (),
+            judged_on=judged_on(self.recipe),
         )
 
     def _with_evidence(self, recipe: LoadedRecipe, record: Record, outcome: Outcome) -> Record:

@@ -9,12 +9,11 @@ from inspection.sealed_version import RuleLimits, SealedVersion
 from inspection.trace import NO_PICTURES, Finding, PartTrace, SerialTrace, lots_of
 from inspection.trace_queries import Line, Tally
 from inspection.trace_search import Found, Spot
-from inspection.types import Record, Review, Verdict
+from inspection.types import MEASURING_SCHEMA, Record, Review, Verdict
 
 HASH = 16  # digits shown of a SHA-256
 LIMIT_LINES = 40
 NAMED = 8  # lots that are named
-MEASURING_SCHEMA = 3
 NOT_AS_WRITTEN = (
     "NOT as it was written: {what} after chain entry {entry} was made; do not rely on what follows, and run `lineside "
     "audit STATION.toml`"
@@ -73,6 +72,7 @@ def part_lines(part: PartTrace) -> Iterator[str]:
         ("why", _reasons(record)),
         ("findings", _findings(part)),
         ("judged by", (_judged_by(record, part.version),)),
+        ("judged on", (", ".join(f"{plain(name)} {plain(value)}" for name, value in record.judged_on),)),
         ("limits", _limits(part.version)),
         ("frames", _pictures(part)),
         ("golden", _goldens(part.version)),

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 Box = tuple[float, float, float, float]
 FoundBy = Literal["model", "golden", "anomaly"]
 Disposition = Literal["confirmed", "false_call", "escape", "unsure"]
-RECORD_SCHEMA = 3
+RECORD_SCHEMA = 4
+MEASURING_SCHEMA = 3  # from which on records hold what was measured of the frames
 
 
 def utc_now() -> datetime:
@@ -194,7 +195,8 @@ class Record:
 
     ``recipe_id`` is the recipe that judged, ``read_serial`` what was read from the frame where the recipe asks for that,
     ``late`` the true result of a part that missed its deadline.  ``measured`` is what was measured of the frames, as
-    ``ROLE.QUANTITY`` (``inspect_frame.measured_of``); records before schema 3 have none.
+    ``ROLE.QUANTITY`` (``inspect_frame.measured_of``); records before schema 3 have none.  ``judged_on`` are the versions,
+    the processor and the settings outside the recipe that it was judged with (``judged_on.judged_on``), from schema 4 on.
     """
 
     trigger: Trigger
@@ -214,6 +216,7 @@ class Record:
     read_serial: str = ""
     late: LateResult | None = None
     measured: tuple[tuple[str, float], ...] = ()
+    judged_on: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         _utc(self.judged_at, "judged_at")
@@ -236,6 +239,7 @@ class Record:
         document["judgement"]["verdict"] = self.judgement.verdict.name
         document["stage_ms"] = dict(self.stage_ms)
         document["measured"] = dict(self.measured)
+        document["judged_on"] = dict(self.judged_on)
         document["late"] = None if self.late is None else _late_document(self.late)
         return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
@@ -257,6 +261,7 @@ class Record:
                 "frame_ids": tuple(document["frame_ids"]),
                 "stage_ms": tuple(document["stage_ms"].items()),
                 "measured": tuple(document.get("measured", {}).items()),
+                "judged_on": tuple((name, str(value)) for name, value in document.get("judged_on", {}).items()),
                 "judged_at": datetime.fromisoformat(document["judged_at"]),
             }
         )

@@ -20,6 +20,10 @@ from inspection.types import (
 from tools.month_plan import CLASSES, HOT, OF_DIRT
 
 ROLE = "top"
+JUDGED_ON = (
+    ("lineside", "0.0"), ("onnxruntime", "1.20.0"), ("opencv", "4.10.0"), ("processor", "a made-up processor @ 2 GHz"),
+    ("provider", "cpu"), ("threads", "2"),
+)  # fmt: skip
 SIDE_PX = 640  # of the demo's golden, which is square
 HOT_SHARE, HOT_SPREAD_PX = 0.7, 6.0
 DEADLINE_MS = 1000
@@ -138,6 +142,7 @@ def _record(
         record_id=seen.record_id,
         recipe_id=seen.period.recipe_id,
         measured=measured,
+        judged_on=JUDGED_ON,
     )
 
 

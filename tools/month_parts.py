@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from inspection.judge import judge
 from inspection.types import Detection, Judgement, Record, Region, Trigger, Verdict
-from tools.month_findings import ROLE, Period, Seen, Shown, make_not_ok, weak_finding
+from tools.month_findings import JUDGED_ON, ROLE, Period, Seen, Shown, make_not_ok, weak_finding
 from tools.month_plan import Plan, Wanted, class_weights, dirt
 
 STAGES = ("grab", "quality", "register", "lay_over", "infer", "judge", "total")
@@ -188,6 +188,7 @@ def _template(period: Period, *, weak: bool, lean: bool) -> str:
         (marks.text(),), period.recipe_sha256, period.model_sha256, "line-7", tuple((name, marks.number()) for name in STAGES),
         False, at, "", marks.text(), recipe_id=period.recipe_id,
         measured=() if lean else tuple((f"{ROLE}.{name}", marks.number()) for name in MEASURED),
+        judged_on=() if lean else JUDGED_ON,
     )  # fmt: skip
     text = record.to_json().replace("%", "%%").replace(at.isoformat(), "%s").replace("777000777", "%d")
     text = text.replace('"score":0.0', '"score":%s').replace("[1.5,2.5,3.5,4.5]", "[%s,%s,%s,%s]")

@@ -21,7 +21,7 @@ from inspection.report.late_rows import late_verdicts
 from inspection.report.record_rows import Rows, read_rows
 from inspection.report.review_rows import dispositions
 from inspection.report.snapshot import store_at_one_moment, where
-from inspection.types import RECORD_SCHEMA
+from inspection.types import MEASURING_SCHEMA
 
 MOST = 4_000_000  # records; each takes up to half a kilobyte of memory
 BACK_S = 1.0  # by which a clock may be put right without being called set back
@@ -152,9 +152,9 @@ def _clock_steps(parts: pl.DataFrame) -> tuple[ClockStep, ...]:
 
 
 def _old_schemas(rows: Rows) -> tuple[tuple[int, int], ...]:
-    """Schemas before the present one, each with its records."""
+    """Schemas from before anything was measured, each with its records."""
     counted = (
-        rows.parts.filter(pl.col("schema").is_between(1, RECORD_SCHEMA - 1)).group_by("schema").len().sort("schema")
+        rows.parts.filter(pl.col("schema").is_between(1, MEASURING_SCHEMA - 1)).group_by("schema").len().sort("schema")
     )
     return tuple((int(schema), int(records)) for schema, records in counted.iter_rows())
 

@@ -55,6 +55,7 @@ RECORD = st.builds(
     station_id=TEXT,
     stage_ms=st.dictionaries(TEXT, st.floats(0, 1e6), max_size=3).map(lambda stages: tuple(stages.items())),
     measured=st.dictionaries(TEXT, st.floats(-1e6, 1e6), max_size=3).map(lambda found: tuple(found.items())),
+    judged_on=st.dictionaries(TEXT, TEXT, max_size=3).map(lambda found: tuple(found.items())),
     simulated=st.booleans(),
     judged_at=MOMENT,
     evidence=TEXT,

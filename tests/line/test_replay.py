@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from inspection.evidence import evidence_files
 from inspection.evidence_ledger import Compressed, EvidenceLedger, ledger_path
 from inspection.images import read_grey, write_png
 from inspection.picture_state import hash_of
-from inspection.recipe import lock_sha256, seal
+from inspection.recipe import LOCK, lock_sha256, seal
 from inspection.recipe_of_record import RecipesOfRecords
 from inspection.recipe_versions import find_version
 from inspection.replay_choice import shuffled
@@ -94,7 +95,7 @@ def test_a_run_comes_again_to_the_last_digit(bench: Bench, capsys: pytest.Captur
         assert (0, 4) == (code, found["counts"]["same"]), found
         assert sum(len(record.detections) for record in records) == found["counts"]["findings"] > 0
         assert sum(len(record.measured) for record in records) == found["counts"]["measured_values"] > 0
-        assert int(threads) == found["runs_on"]["threads"]
+        assert threads == found["runs_on"]["threads"]
 
 
 def test_frames_that_brought_their_golden_replay(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
@@ -258,6 +259,32 @@ def test_an_edited_record_is_told(bench: Bench, capsys: pytest.CaptureFixture[st
     assert {"measured"} == kinds(row)
     assert any("is as it was written: the record was altered" in note for note in row["notes"])
     assert any("`lineside audit`" in note for note in row["notes"])
+    assert any(
+        note.startswith("versions, processor, provider and number of threads are those") for note in row["notes"]
+    )
+
+
+def test_lengths_are_judged_by_the_size_of_a_pixel_of_then(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    """A record replays by the scale that it was judged by, whatever the config says today; an older one by today's."""
+    recipe = bench.folder / "in_mm"
+    shutil.copytree(bench.sealed, recipe, ignore=shutil.ignore_patterns("selftest", LOCK))
+    rules = (recipe / "recipe.toml").read_text(encoding="utf-8")
+    (recipe / "recipe.toml").write_text(rules.replace("defect_class =", "min_area_mm2 = 0.001\ndefect_class ="))
+    seal(recipe)
+    bench.frame("P0", bench.sealed_frame("NG"))
+    line = simulated_line("P0", more="[scale_mm_per_px]\ntop = 0.05")
+    bench.play(bench.config(line, evidence=KEEP_ALL, recipe=recipe))
+    (record,) = bench.records()
+    assert ("NG", "0.05") == (record.judgement.verdict.name, dict(record.judged_on)["mm_per_px.top"])
+    bench.config(line.replace("0.05", "0.0001"), evidence=KEEP_ALL, recipe=recipe)
+    assert "same" == one(bench, capsys, record)["outcome"]
+    edit(bench, record, lambda document: document["judged_on"].update({"mm_per_px.top": "wide"}))
+    assert ("cannot", "recipe.changed") == tuple(one(bench, capsys, record)[name] for name in ("outcome", "cannot"))
+    edit(bench, record, lambda document: document.pop("judged_on"))
+    row = one(bench, capsys, record)
+    assert "verdict" in kinds(row)
+    assert any("as it is today" in note for note in row["notes"])
+    assert any(note.endswith("is not in this record") for note in row["notes"])
 
 
 def test_another_version_of_the_recipe_is_never_taken(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
@@ -371,6 +398,12 @@ def test_another_engine_differs_by_rounding_and_is_told_so(bench: Bench, capsys:
     assert row["now"] == row["verdict"]
     assert kinds(row) <= {"finding.score", "finding.box"}
     assert (row["outcome"] == "same") == (not any("another processor, provider" in note for note in row["notes"]))
+    edit(bench, record, lambda document: document["detections"][0].update(score=0.25))
+    (told,) = (note for note in one(bench, capsys, record)["notes"] if note.startswith("it was judged with another"))
+    then, now = version("onnxruntime"), version("openvino")
+    assert f"onnxruntime ({then} then, - now), " in told
+    assert "provider (cpu then, openvino now)" in told
+    assert f"openvino (- then, {now} now)" in told
 
 
 # ---- pure functions
