@@ -221,11 +221,11 @@ def _pictures(record: Record, ledger: PictureLedger) -> dict[str, PictureState]:
 
 def _kept(pictures: dict[str, PictureState], role: str) -> str:
     """Whether the picture of a camera is as it was judged: "lossless" or "compressed"."""
-    return "compressed" if pictures[file_name(role, "image")].state == "compressed" else "lossless"
+    return "compressed" if pictures[file_name(role, "no-role")].state == "compressed" else "lossless"
 
 
 def _sample(record: Record, role: str, truth: Truth, judged_by: JudgedBy, pictures: dict[str, PictureState]) -> Sample:
-    state = pictures.get(file_name(role, "image"))
+    state = pictures.get(file_name(role, "no-role"))
     image = state.path if state else None
     if state is None or image is None:
         raise Unusable(f"its picture is not there: {in_words(state)}" if state else "its picture is not there")
@@ -247,7 +247,7 @@ def _sample(record: Record, role: str, truth: Truth, judged_by: JudgedBy, pictur
 def _golden(role: str, judged_by: JudgedBy, pictures: dict[str, PictureState]) -> Path | None:
     """What a frame was compared with: the golden that it brought along, or that of the recipe."""
     if judged_by.recipe.views[role].golden == GOLDEN_WITH_FRAME:
-        kept = pictures.get(file_name(f"{role}{GOLDEN}", "image"))
+        kept = pictures.get(file_name(f"{role}{GOLDEN}", "no-role"))
         if kept is not None and kept.path is not None and kept.state != "altered":
             return kept.path
     return judged_by.golden(role)

@@ -126,7 +126,7 @@ class EvidenceWriter:
         written = []
         try:
             for name, image in job.images:
-                file = job.stem.with_name(f"{job.stem.name}_{file_name(name, 'image')}.png")
+                file = job.stem.with_name(f"{job.stem.name}_{file_name(name, 'no-role')}.png")
                 content = encode_png(image)
                 write_whole(self.folder / file, content)
                 digest = hashlib.sha256(content).hexdigest()
@@ -179,7 +179,7 @@ def evidence_files(folder: Path, evidence: str) -> tuple[Path, ...]:
 
 def picture_of(folder: Path, evidence: str, name: str) -> Path | None:
     """The picture of a camera (its role, or the role with ``_raw`` or ``_golden`` behind it); None when there is none."""
-    stem = f"{evidence.rpartition('/')[2]}_{file_name(name, 'image')}"
+    stem = f"{evidence.rpartition('/')[2]}_{file_name(name, 'no-role')}"
     return next((path for path in evidence_files(folder, evidence) if path.stem == stem), None)
 
 
@@ -187,7 +187,7 @@ def file_name(text: str, empty: str) -> str:
     """A safe file name for any text: plain short text as it is, other text cleaned and told apart by a hash."""
     if not text:
         return empty
-    if _PLAIN.fullmatch(text) and not _RESERVED.fullmatch(text):
+    if _PLAIN.fullmatch(text) and not _RESERVED.fullmatch(text) and text != empty:
         return text
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return f"x{re.sub(r'[^A-Za-z0-9_-]+', '_', text)[:40]}-{digest}"

@@ -54,7 +54,7 @@ def of_pictures(loaded: LoadedRecipe, pictures: Mapping[str, PictureState]) -> t
         Difference("picture.altered", in_a_sentence(state), role)
         for role in loaded.cameras
         for name in (role, f"{role}{GOLDEN}")
-        if (state := pictures.get(file_name(name, "image"))) is not None and state.state == "altered"
+        if (state := pictures.get(file_name(name, "no-role"))) is not None and state.state == "altered"
     )
 
 
@@ -108,7 +108,7 @@ def _of_measures(
     told = []
     for role in loaded.cameras:
         moved = [one.text.partition(":")[0] for one in found if one.what == "measured" and one.camera == role]
-        state = pictures.get(file_name(role, "image"))
+        state = pictures.get(file_name(role, "no-role"))
         if not {f"{role}.{quantity}" for quantity in _OF_PICTURE} & set(moved):
             lies = " and lies otherwise on its golden" if moved else ""
             told.append(f"the picture of camera {role} measures as it did{lies}")

@@ -135,7 +135,7 @@ class Pictures:
         key = None if path is None else _version(path)
         if key is not None and key in self._sound:
             return
-        wanted = file_name(role, "image")
+        wanted = file_name(role, "no-role")
         for state in self._states(record):
             if state.name == wanted and state.state == "deleted":
                 raise NoPicture("deleted", f"{state.rule}, {state.at:%Y-%m-%d %H:%M} UTC")
