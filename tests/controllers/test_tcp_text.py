@@ -689,14 +689,16 @@ def test_a_killed_station_answers_every_part_once(tmp_path: Path, root: Path) ->
     command = [sys.executable, "-m", "inspection", "run", str(config)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with NodePlc(port, 9, 1, 60) as plc, (tmp_path / "log").open("w") as log:
-        for enough in (15, 35, 60):
+        for enough in (15, 35, 0):
             process = subprocess.Popen(command, cwd=root, stderr=log, stdout=log, env=environment)
             try:
-                until(lambda enough=enough: len(plc.results) >= enough, 120)
+                if enough:
+                    until(lambda enough=enough: len(plc.results) >= enough, 120)
+                else:
+                    plc.finish()  # also after the last result it has something to hear: that its ACK was taken
             finally:
                 process.kill()
                 process.wait(timeout=30)
-        plc.finish()
         assert list(range(1, 61)) == [result["sequence"] for result in plc.results]
     kept = answers_of(tmp_path / "records.sqlite")
     assert 60 == len(kept)
