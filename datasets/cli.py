@@ -37,6 +37,7 @@ _LISTED = 10  # findings of one kind, lines of one list
 _ON_SHEET = 24
 _PARTS_ON_SHEET = 120
 _MOST_DEFECTS = {"pcb": 6, "casting": 3}
+_DEFECTIVE = {"pcb": 1.0, "casting": 0.5}  # share of them all
 _GROUPS = 40  # rows of the table of groups
 _SIZE_PX = (640, 640)  # of boards drawn from nothing
 
@@ -273,7 +274,9 @@ def _add_synth(verbs: Verbs) -> None:
     parser.add_argument("--golden", type=Path, metavar="FOLDER", help="pcb: golden images to use in turn")
     parser.add_argument("--copper", choices=("dark", "light"), help="pcb: what copper looks like (default: dark)")
     parser.add_argument("--parts", type=int, metavar="N", help="casting: how many parts of one product")
-    parser.add_argument("--defective", type=float, metavar="SHARE", help="casting: share of bad parts (default: 0.5)")
+    parser.add_argument(
+        "--defective", type=float, metavar="SHARE", help="share of bad ones (default: pcb 1, casting 0.5)"
+    )
     parser.add_argument("--defects", type=int, metavar="N", help="most defects on one (default: pcb 6, casting 3)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same images (default: 0)")
 
@@ -290,13 +293,13 @@ def _synth(args: argparse.Namespace) -> int:
 
 def _check_synth(args: argparse.Namespace) -> None:
     """Fill in what was not given; UsageError for a wrong number or an option of the other product."""
-    wanted, others = ("boards", ("parts", "defective")), ("parts", ("boards", "golden", "copper"))
+    wanted, others = ("boards", ("parts",)), ("parts", ("boards", "golden", "copper"))
     amount, foreign = wanted if args.product == "pcb" else others
     strays = [f"--{name}" for name in foreign if getattr(args, name) is not None]
     if strays:
         raise UsageError(f"{', '.join(strays)} does not go with --product {args.product}", fix=f"give --{amount} N")
     args.copper = args.copper or "dark"
-    args.defective = 0.5 if args.defective is None else args.defective
+    args.defective = _DEFECTIVE[args.product] if args.defective is None else args.defective
     args.defects = _MOST_DEFECTS[args.product] if args.defects is None else args.defects
     if (getattr(args, amount) or 0) < 1 or args.defects < 0 or args.seed < 0:
         raise UsageError(f"--{amount} must be 1 or more, --defects and --seed 0 or more", fix="correct these numbers")
@@ -308,10 +311,12 @@ def _generate(args: argparse.Namespace, scratch: Path, sheet: Path) -> Dataset:
     """Draw all boards into ``scratch``, make a dataset of them and a sheet of the first ones."""
     from datasets.synth.boards import BoardPair, generate_pair
     from datasets.synth.camera import CameraModel
+    from datasets.synth.casting_set import defective_parts
     from datasets.synth.defects import PCB_CLASSES
     from datasets.synth.sheet import defect_sheet
 
     goldens = _golden_files(args.golden) if args.golden else []
+    bad = defective_parts(args.boards, args.defective, args.seed)
     pairs: list[BoardPair] = []
     samples = []
     for number in range(args.boards):
@@ -322,7 +327,7 @@ def _generate(args: argparse.Namespace, scratch: Path, sheet: Path) -> Dataset:
             golden,
             size_px=_SIZE_PX,
             dark_copper=args.copper == "dark",
-            defects=args.defects,
+            defects=args.defects if bad[number] else 0,
             camera=CameraModel(),
         )
         labels = tuple(LabelledBox(defect.defect_class, defect.box_px) for defect in pair.defects)
@@ -330,7 +335,9 @@ def _generate(args: argparse.Namespace, scratch: Path, sheet: Path) -> Dataset:
         paths = _write_pair(scratch, name, pair.frame, pair.golden)
         samples.append(Sample(*paths, labels, source.stem if source else name, "", name))
         pairs += [pair] * (number < _ON_SHEET)
-    origin = Origin("synth", f"{args.boards} boards, seed {args.seed}, {args.copper} copper")
+    origin = Origin(
+        "synth", f"{args.boards} boards, {int(bad.sum())} with defects, seed {args.seed}, {args.copper} copper"
+    )
     made = make_dataset(args.output.absolute().name, samples, classes=PCB_CLASSES, origin=origin)
     dataset = write_dataset(args.output, made)
     defect_sheet(pairs, sheet)

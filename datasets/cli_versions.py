@@ -1,12 +1,13 @@
 """``lineside data diff | from-records | merge-labels``: what changes a dataset's labels, and how it is looked at."""
 
 import argparse
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from datasets.diff import DatasetDiff, SampleDiff, diff
-from datasets.from_records import LEFT_OUT, Gathered, from_records
+from datasets.from_records import LEFT_OUT, Gathered, counted, from_records
 from datasets.manifest import Dataset, open_dataset
 from datasets.manifest_file import MANIFEST
 from datasets.relabel.past import labels_at
@@ -83,6 +84,9 @@ def add_from_records(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--lot", default="", help="only parts of this lot")
     parser.add_argument(
+        "--recipe", default="", metavar="ID", help="only parts that this recipe judged (default: of all)"
+    )
+    parser.add_argument(
         "--labels-from", type=Path, metavar="DATASET", help="made from these records earlier: keep what was drawn there"
     )
     parser.set_defaults(func=_from_records)
@@ -90,9 +94,20 @@ def add_from_records(parser: argparse.ArgumentParser) -> None:
 
 def _from_records(args: argparse.Namespace) -> int:
     dataset, gathered = from_records(
-        load_station(args.config), args.output, since=args.since, lot=args.lot, labels_from=args.labels_from
+        load_station(args.config),
+        args.output,
+        since=args.since,
+        lot=args.lot,
+        recipe=args.recipe,
+        labels_from=args.labels_from,
     )
     print("\n".join(_gathered_lines(args.output, dataset, gathered)))
+    if len(gathered.recipes) > 1:
+        print(
+            "warning: recipes are mixed in this dataset, with their products, goldens and classes; "
+            "give --recipe ID to make one for each",
+            file=sys.stderr,
+        )
     return 0
 
 
@@ -100,6 +115,7 @@ def _gathered_lines(folder: Path, dataset: Dataset, gathered: Gathered) -> Itera
     defective = sum(sample.defective for sample in dataset.samples)
     escapes = len(dataset.to_draw)
     yield f"{folder}: {len(dataset.samples)} samples, version {dataset.version}"
+    yield f"judged by recipe {counted(gathered.recipes)}"
     yield f"{len(dataset.samples) - defective - escapes} good, {defective} defective, {escapes} escapes to be drawn"
     if escapes:
         yield f"draw them with `lineside relabel {folder}`; until then nothing learns from them"
@@ -145,6 +161,7 @@ def _merge_labels(args: argparse.Namespace) -> int:
         print(f"version {labels.version}")
     for text, names in (
         ("have no boxes in the file and keep theirs (--empty removes them)", merged.bare),
+        ("were not taken over, for an annotation of theirs is wrong", merged.spoilt),
         ("are not in the file", merged.not_in_file),
     ):
         if names:

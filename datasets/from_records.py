@@ -12,6 +12,7 @@ be seen in it, but the model would not see the very pixels again.  One that is n
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -61,7 +62,10 @@ class LeftOut:
 
 @dataclass(slots=True)
 class Gathered:
-    """What reviewed records gave: samples with the row that tells where each came from, and what they did not give."""
+    """What reviewed records gave: samples with the row that tells where each came from, and what they did not give.
+
+    ``others`` counts the reviewed records of recipes that were not asked for.
+    """
 
     samples: list[Sample] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -69,8 +73,23 @@ class Gathered:
     left_out: list[LeftOut] = field(default_factory=list)
     classes: dict[str, None] = field(default_factory=dict)
     unsure: int = 0
+    others: Counter[str] = field(default_factory=Counter)
     drawn_before: tuple[str, ...] = ()
     reviewed_anew: tuple[str, ...] = ()
+
+    @property
+    def recipes(self) -> "Counter[str]":
+        """How many samples each recipe judged."""
+        return Counter(row["recipe_id"] for row in self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Which records may enter; empty or None: all."""
+
+    since: datetime | None
+    lot: str
+    recipe: str
 
 
 def from_records(
@@ -79,9 +98,11 @@ def from_records(
     *,
     since: datetime | None = None,
     lot: str = "",
+    recipe: str = "",
     labels_from: Path | None = None,
 ) -> tuple[Dataset, Gathered]:
-    """Write the reviewed records of a station (judged at ``since`` or later, of one lot) as a new dataset folder.
+    """Write the reviewed records of a station as a new dataset folder: those judged at ``since`` or later, of one lot, by
+    one recipe id.
 
     Beside dataset.json: ``records.jsonl`` tells of each sample its record, recipe, verdict, disposition and reviewer;
     ``left_out.jsonl`` names what could not be used.  Samples that somebody drew in the dataset ``labels_from``, made from
@@ -90,13 +111,14 @@ def from_records(
     """
     store = Path(config.store)
     with TemporaryDirectory() as scratch:
-        gathered = _gather(config, store, Path(scratch), since, lot)
+        gathered = _gather(config, store, Path(scratch), _Asked(since, lot, recipe))
         if not gathered.samples:
             reasons = "".join(f"\n  {one.record_id}: {one.why}" for one in gathered.left_out[:_LISTED])
             raise UsageError(
                 f"no reviewed record of {store} can be used{reasons and ':'}{reasons}",
                 fix="review parts first; where pictures are missing, set evidence.keep in the station's config"
-                + ("; or ask for an earlier --since or another --lot" if since or lot else ""),
+                + ("; or ask for another --since, --lot or --recipe" if since or lot or recipe else "")
+                + (f" (reviewed parts of other recipes: {counted(gathered.others)})" if gathered.others else ""),
             )
         origin = Origin("from-records", f"station {config.station_id}")
         made = make_dataset(folder.absolute().name, gathered.samples, classes=tuple(gathered.classes), origin=origin)
@@ -117,18 +139,26 @@ def _lines(rows: list[dict[str, Any]]) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
-def _gather(config: StationConfig, store: Path, scratch: Path, since: datetime | None, lot: str) -> Gathered:
+def counted(recipes: "Counter[str]") -> str:
+    """Recipe ids with how many, in words; they are quoted, for a store may hold anything."""
+    return ", ".join(f"{recipe!r} ({count})" for recipe, count in recipes.most_common(_LISTED))
+
+
+def _gather(config: StationConfig, store: Path, scratch: Path, asked: _Asked) -> Gathered:
     gathered, recipes = Gathered(), RecipesOnDisk(config, scratch)
     with closing(PictureLedger(config)) as ledger:
-        _gather_reviewed(store, gathered, recipes, ledger, since=since, lot=lot)
+        _gather_reviewed(store, gathered, recipes, ledger, asked)
     return gathered
 
 
 def _gather_reviewed(
-    store: Path, gathered: Gathered, recipes: RecipesOnDisk, ledger: PictureLedger, *, since: datetime | None, lot: str
+    store: Path, gathered: Gathered, recipes: RecipesOnDisk, ledger: PictureLedger, asked: _Asked
 ) -> None:
     for record, review in _reviewed(store, gathered):
-        if (lot and record.trigger.lot != lot) or (since is not None and record.judged_at < since):
+        if (asked.lot and record.trigger.lot != asked.lot) or (asked.since and record.judged_at < asked.since):
+            continue
+        if asked.recipe and record.recipe_id != asked.recipe:
+            gathered.others[record.recipe_id] += 1
             continue
         if review.disposition == "unsure":
             gathered.unsure += 1

@@ -40,7 +40,7 @@ _WORDS = {
     "altered": "altered", "missing": "missing", "added": "added", "moved": "moved", "chain": "broken links of the chain",
     "rewritten": "chain rewritten", "cut": "cut off", "unsigned": "not signed in time", "checkpoint": "bad checkpoints",
     "change_point": "wrong change point", "damaged": "faults of the file", "schema": "faults of the schema",
-    "picture": "pictures that are not as they were written",
+    "picture": "pictures that are not as they were written", "unverified": "could not be verified",
 }  # fmt: skip
 _MOST = 10  # findings of a file that are printed
 
@@ -51,7 +51,8 @@ def add_verb(verbs: Any) -> None:
         "audit",
         help="verify that records and reviews are as they were written",
         description="Verify that records, late results, reviews and the ledger of pictures are as they were written; reads only, "
-        "also while the station runs.  Exit code 0: they are; 1: something is named.",
+        "also while the station runs.  Exit code 0: they are; 1: something is named, or signed with a key that was not given; 3: a "
+        "file or pictures may not be read.",
         epilog=PROVES + PROVES_NOT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -89,7 +90,7 @@ def _audit(args: argparse.Namespace) -> int:
         print(json.dumps(as_json(result), indent=1))  # in ASCII: what lies in a damaged file may be no text
     else:
         sys.stdout.writelines(f"{line}\n" for line in in_words(result))
-    return 0 if result.good else 1
+    return 1 if not result.good else 0 if result.complete else 3
 
 
 def _public_keys(config: "StationConfig", given: list[Path]) -> list["Ed25519PublicKey"]:
@@ -108,7 +109,7 @@ def _public_keys(config: "StationConfig", given: list[Path]) -> list["Ed25519Pub
 def as_json(result: "AuditResult") -> dict[str, Any]:
     """The result as JSON: times as ISO text, spans in seconds."""
     document: dict[str, Any] = json.loads(json.dumps(asdict(result), default=_plain), object_hook=_without_place)
-    document["good"] = result.good
+    document["good"] = result.good and result.complete
     document["proves"], document["proves_not"] = PROVES, PROVES_NOT
     return document
 
@@ -130,7 +131,9 @@ def in_words(result: "AuditResult") -> Iterator[str]:
     if result.copy is not None:
         yield from _lines("copy of the checkpoints", result.copy)
     if result.pictures is not None:
-        yield from _pictures(result.pictures, result.unknown)
+        yield from _pictures(result.pictures, result.unknown, result.complete)
+        yield from _aside("that may not be read here: nothing is said of them", result.unreadable)
+        yield from _aside("whose deletion retention began: they still lie there, until it goes on", result.begun)
     for remark in result.remarks:
         yield f"note: {printable(remark)}"
     yield f"{_said(result)}; {result.seconds:.1f} s"
@@ -140,20 +143,36 @@ def in_words(result: "AuditResult") -> Iterator[str]:
 
 
 def _said(result: "AuditResult") -> str:
-    if not result.good:
+    if not result.good and not result.only_unverified:
         return "NOT AS IT WAS WRITTEN"
-    if result.unknown is not None and result.unknown.files:
-        return f"all as it was written, except {counted(result.unknown.files, 'pictures')} that nobody vouches for"
-    return "all as it was written"
+    if not result.good:
+        if result.checkpoints.unverified:
+            return "nothing could be proven: no signature is of a key that was given"
+        return "not all could be proven: some signatures are of keys that were not given"
+    words = (
+        (result.unknown, "that nobody vouches for"),
+        (result.begun, "whose deletion was begun"),
+        (result.unreadable, "that may not be read here"),
+    )
+    apart = ", ".join(
+        f"{counted(some.files, 'pictures')} {what}" for some, what in words if some is not None and some.files
+    )
+    return "all as it was written" + (f", except {apart}" if apart else "")
 
 
-def _pictures(file: "FileAudit", unknown: "Unknown | None") -> Iterator[str]:
-    """What is said of the pictures; ``unknown`` are those beside the ledger."""
+def _aside(what: str, some: "Unknown | None") -> Iterator[str]:
+    """Pictures of which neither good nor bad is said."""
+    if some is not None and some.files:
+        yield f"  {counted(some.files, 'pictures')} {what}; first {', '.join(map(printable, some.first))}"
+
+
+def _pictures(file: "FileAudit", unknown: "Unknown | None", complete: bool) -> Iterator[str]:
+    """What is said of the pictures; ``unknown`` are those beside the ledger, ``complete``: all could be read."""
     if unknown is None or not unknown.files:
-        yield from _file(file)
+        yield from _file(file, complete=complete)
         return
     if file.there or not file.good:
-        yield from _file(file)
+        yield from _file(file, complete=complete)
     else:
         yield f"pictures: there is no ledger of them ({file.path})"
     first = ", ".join(map(printable, unknown.first))
@@ -161,12 +180,14 @@ def _pictures(file: "FileAudit", unknown: "Unknown | None") -> Iterator[str]:
     yield f"  ({HOW_ENTERED})"
 
 
-def _file(file: "FileAudit", unverified: bool = False) -> Iterator[str]:
+def _file(file: "FileAudit", unverified: bool = False, complete: bool = True) -> Iterator[str]:
     if not file.there and file.good:
         yield f"{file.name}: none yet ({file.path})"
         return
     counts = ", ".join(counted(count, name.replace("_", " ")) for name, count in file.rows.items()) or "nothing read"
-    yield f"{file.name}: {counts}; {'good' if file.good else 'NOT GOOD'} ({file.path})"
+    how = "good" if file.good and complete else "good where they can be read" if file.good else "NOT GOOD"
+    how = "not verified" if file.counts.keys() == {"unverified"} else how
+    yield f"{file.name}: {counts}; {how} ({file.path})"
     if file.proven_at is not None:
         upto = f"row {file.proven_row} (record {printable(file.proven_record)})"
         yield f"  proven: {counted(file.proven, 'rows')}, up to {upto}, signed {file.proven_at.isoformat(timespec='seconds')}"

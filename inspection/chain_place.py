@@ -6,16 +6,18 @@ audit` to prove.
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 
 from inspection.chain import canonical, link_of
-from inspection.trace_queries import TraceQueries
+from inspection.store import UnreadableRecord, read_record
+from inspection.trace_queries import Line, TraceQueries
+from inspection.types import Verdict
 
 CHECKPOINTS_END = ".checkpoints"
 WHY_NOT = {
@@ -23,6 +25,8 @@ WHY_NOT = {
     "not_named": "the chain does not name this record: it is older than the chain, or `lineside audit` tells more",
 }
 MOST_LINE = 100_000  # bytes of one checkpoint
+VERDICT, TEXT = 5, 7  # places of these columns in what an entry holds
+Entry = tuple[int, str, bytes, bytes]  # sequence, record, link, content hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,8 @@ class ChainPlace:
     """The entry of a record; ``sequence`` is 0 where the chain does not name it, and ``why_not`` is the word why.
 
     ``altered`` names what is not as its entry holds it: "record", "late" (its late result, or that there is none),
-    "entry" (the entry itself, which does not follow from the one before).
+    "entry" (the entry itself, which does not follow from the one before), "missing" (there is none, though the chain names
+    records of before).
     """
 
     sequence: int = 0
@@ -63,9 +68,41 @@ def checkpoints_path(store: Path) -> Path:
 
 
 def place_in_chain(queries: TraceQueries, store: Path, record_id: str, row: int) -> ChainPlace:
-    """The place of the record in the row; entries stand in the order of the rows."""
+    """The place of the record in the row."""
     if not queries.has_chain():
         return ChainPlace(why_not="no_chain")
+    entry = _entry(queries, record_id, row, near=0)
+    if entry is None:
+        return ChainPlace(why_not="not_named", altered=("missing",) if _is_missing(queries, row) else ())
+    sequence, _, link, _ = entry
+    checkpoint = _checkpoint_from(checkpoints_path(store), sequence)
+    altered = tuple(_altered(queries, entry, queries.content_of(record_id)))
+    return ChainPlace(sequence, link.hex(), checkpoint, altered=altered)
+
+
+def checked(queries: TraceQueries, lines: Iterable[Line], path: Path) -> Iterator[Line]:
+    """The lines, each with whether its record in the store ``path`` is as it was written and can be read."""
+    has_chain, ahead = queries.has_chain(), 0  # ahead: entries before a record that are not of records
+    for line in lines:
+        entry = _entry(queries, line.record_id, line.rowid, near=line.rowid + ahead) if has_chain else None
+        content = queries.content_of(line.record_id)
+        if entry is not None:
+            ahead = entry[0] - line.rowid
+            line = replace(line, as_written=not any(_altered(queries, entry, content)))
+        elif has_chain and _is_missing(queries, line.rowid):
+            line = replace(line, as_written=False)
+        try:
+            late = queries.late_of(line.record_id)
+            read_record(line.rowid, str(*content[TEXT : TEXT + 1]), str(late[1]) if late else None, path)
+        except UnreadableRecord:
+            line = replace(line, readable=False)
+        yield line
+
+
+def _entry(queries: TraceQueries, record_id: str, row: int, *, near: int) -> Entry | None:
+    """The entry of the record in the row, for entries stand in the order of the rows; ``near`` is looked at first."""
+    if near > 0 and (entry := queries.chain_from(near, "record")) is not None and entry[1] == record_id:
+        return entry
     low, high = 1, queries.chain_end() + 1  # the entry is the first that is not before it, found by halving
     while low < high:
         middle = (low + high) // 2
@@ -75,27 +112,28 @@ def place_in_chain(queries: TraceQueries, store: Path, record_id: str, row: int)
         else:
             low = entry[0] + 1
     entry = queries.chain_from(low, "record")
-    if entry is None or entry[1] != record_id:
-        return ChainPlace(why_not="not_named")
-    sequence, _, link, content = entry
-    sound = link == link_of(queries.link_before(sequence), sequence, "record", record_id, content)
-    checkpoint = _checkpoint_from(checkpoints_path(store), sequence)
-    return ChainPlace(
-        sequence,
-        link.hex(),
-        checkpoint,
-        altered=(*_altered(queries, record_id, sequence, content), *(() if sound else ("entry",))),
-    )
+    return entry if entry is not None and entry[1] == record_id else None
 
 
-def _altered(queries: TraceQueries, record_id: str, sequence: int, content: bytes) -> Iterator[str]:
+def _is_missing(queries: TraceQueries, row: int) -> bool:
+    """Whether the record in a row that the chain does not name came after one that it names."""
+    first = queries.chain_from(1, "record")
+    return first is not None and 0 < queries.row_of(first[1]) < row
+
+
+def _altered(queries: TraceQueries, entry: Entry, content: list[str | int]) -> Iterator[str]:
     """What is not as it was written; compared with the entries alone."""
-    if sha256(canonical(queries.content_of(record_id))).digest() != content:
+    sequence, record_id, link, held = entry
+    if sha256(canonical(content)).digest() != held:
         yield "record"
     late = queries.late_of(record_id)
-    held = queries.late_entry(record_id, sequence, anywhere=bool(late))
-    if held != (sha256(canonical(late)).digest() if late else None):
-        yield "late"
+    # Only of a part that was answered ERROR there can have been a late result.
+    if late or Verdict.ERROR in content[VERDICT : VERDICT + 1]:
+        held_late = queries.late_entry(record_id, sequence, anywhere=bool(late))
+        if held_late != (sha256(canonical(late)).digest() if late else None):
+            yield "late"
+    if link != link_of(queries.link_before(sequence), sequence, "record", record_id, held):
+        yield "entry"
 
 
 def _checkpoint_from(path: Path, sequence: int) -> Checkpoint | None:

@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,6 +27,7 @@ from inspection.sqlite_file import Kind, named, read_only
 
 FIRST_BEFORE = "0" * 64  # what the first line names as the line before
 MOST_LINE = 8192  # bytes; no line of ours comes near
+MOST_OLDEST = 100  # lines from the beginning among which the first with records is looked for
 TAIL = 65536  # bytes from the end in which the last whole line is looked for first
 BUSY_S = 2.0
 CHAINED = Kind("chained file", no_space="free space on that disk", bad_text="use the lineside version that wrote it")
@@ -146,9 +148,21 @@ class Checkpoints:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise StoreError(
-                f"cannot read {self.path} ({error.strerror})", fix="let the station's user read and write it"
-            ) from error
+            raise self._unreadable(error) from error
+
+    def first(self) -> Checkpoint | None:
+        """The first of the oldest ``MOST_OLDEST`` lines that names records; None without one.  StoreError as ``last``."""
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                oldest = (place.checkpoint for place in islice(places(file), MOST_OLDEST))
+                return next((one for one in oldest if one is not None and one.heads.records != NO_HEAD), None)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: OSError) -> StoreError:
+        return StoreError(f"cannot read {self.path} ({error.strerror})", fix="let the station's user read and write it")
 
     def _line(self, number: int, heads: Heads, at: datetime, before: str) -> bytes:
         document: dict[str, Any] = {

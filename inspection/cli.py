@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from inspection import log
+from inspection.arguments import Parser
 from inspection.errors import (
     CameraError,
     ControllerError,
@@ -42,7 +43,7 @@ EXTRA_OF_VERB = {
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     log.set_up()
-    parser = argparse.ArgumentParser(prog="lineside", description="Visual inspection of PCB and casting lines.")
+    parser = Parser(prog="lineside", description="Visual inspection of PCB and casting lines.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     words = sys.argv[1:] if arguments is None else arguments
     add_verbs(verbs, words[0] if words else "")

@@ -5,8 +5,10 @@ switch a check off are out of range.  Loading changes no value, opens no device 
 """
 
 import ipaddress
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -176,9 +178,16 @@ class StationConfig(Section):
     )  # fmt: skip
 
 
-def load_station(path: Path) -> StationConfig:
-    """Read a station config; ConfigError listing every mistake.  Relative paths count from the file's folder."""
-    config = checked(path, read_toml(path), StationConfig)
+def load_station(path: Path, *, hmi: Mapping[str, str] = MappingProxyType({})) -> StationConfig:
+    """Read a station config; ConfigError listing every mistake.  Relative paths count from the file's folder.
+
+    ``hmi`` are keys of [hmi] that count instead of the file's.
+    """
+    document = read_toml(path)
+    written = document.get("hmi", {})
+    if hmi and isinstance(written, dict):
+        document["hmi"] = {**written, **hmi}
+    config = checked(path, document, StationConfig)
     here = path.resolve().parent
     cameras = {name: _from_here(camera, here) for name, camera in config.cameras.items()}
     return config.model_copy(

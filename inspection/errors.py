@@ -19,6 +19,16 @@
 Every error says what happened (names, numbers) and what to do about it; it prints as two lines.
 """
 
+import errno
+import os
+
+
+def system_words(error: OSError) -> str:
+    """What the system says of an error.  Python puts the address beside it for a port, which the caller names anyway."""
+    if error.errno is not None and error.errno in errno.errorcode:
+        return os.strerror(error.errno)
+    return (error.strerror or str(error)).partition(" (while attempting")[0]  # of a name that leads nowhere
+
 
 class InspectionError(Exception):
     """A failure the operator can act on: ``what`` happened and how to ``fix`` it."""

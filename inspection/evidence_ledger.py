@@ -183,12 +183,12 @@ class EvidenceLedger:
     """The ledger in the file ``path``, made when missing; its folder must exist.
 
     Used by any number of threads and programs.  Every method raises StoreError when the file cannot be read or written;
-    writes are on the disk when they return.
+    writes are on the disk when they return.  ``kind`` says in whose words.
     """
 
-    def __init__(self, path: Path, *, busy_s: float = BUSY_S) -> None:
+    def __init__(self, path: Path, *, kind: Kind = LEDGER, busy_s: float = BUSY_S) -> None:
         self.path = path
-        self._file = SqliteFile(path, MIGRATIONS, LEDGER, busy_s=busy_s, mark=MARK)
+        self._file = SqliteFile(path, MIGRATIONS, kind, busy_s=busy_s, mark=MARK)
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
@@ -251,21 +251,19 @@ class EvidenceLedger:
             database.executemany("DELETE FROM unfinished WHERE file = ?", [(file,) for file in files])
 
 
-def unfinished(ledger: Rows, limit: int) -> list[tuple[str, str, str]]:
-    """Steps that a kill left open: file, "make" or "remove", SHA-256 of what is to be removed."""
-    rows = ledger.rows("SELECT file, step, sha256 FROM unfinished ORDER BY file LIMIT ?", (limit,))
+def unfinished(ledger: Rows, limit: int, *, after: str = "") -> list[tuple[str, str, str]]:
+    """Steps that were left open, of files behind ``after``: file, "make" or "remove", SHA-256 of what is to be removed."""
+    sql = "SELECT file, step, sha256 FROM unfinished WHERE file > ? ORDER BY file LIMIT ?"
+    rows = ledger.rows(sql, (after, limit))
     return [(str(file), str(step), str(digest)) for file, step, digest in rows]
 
 
 def total_bytes(ledger: Rows) -> int:
-    """Bytes of all pictures that lie on the disk."""
-    return sum(int(row[0]) for row in ledger.rows("SELECT coalesce(sum(bytes), 0) FROM present"))
-
-
-def newest(ledger: Rows) -> str:
-    """When the latest pictures were written (ISO, UTC); "" before the first."""
-    latest = "SELECT written_at FROM pictures ORDER BY rowid DESC LIMIT 100"
-    return "".join(str(row[0]) for row in ledger.rows(f"SELECT coalesce(max(written_at), '') FROM ({latest})"))
+    """Bytes of all pictures on the disk by the ledger; those whose removal is still open lie there too."""
+    sql = """SELECT bytes FROM present
+             UNION ALL SELECT bytes FROM unfinished JOIN pictures USING (file) WHERE step = 'remove'
+             UNION ALL SELECT new_bytes FROM unfinished JOIN compressed ON new_file = unfinished.file WHERE step = 'remove'"""
+    return sum(int(row[0]) for row in ledger.rows(f"SELECT coalesce(sum(bytes), 0) FROM ({sql})"))
 
 
 def present(
@@ -280,6 +278,23 @@ def present(
               ORDER BY since, record_id LIMIT ?"""
     rows = ledger.rows(sql, (verdict, before, *after, limit))
     return [Present(name, verdict, since, size, bool(whole)) for name, verdict, since, size, whole in rows]
+
+
+def due_files(ledger: Rows, after: int, limit: int) -> tuple[int, list[tuple[str, str, int]]]:
+    """The files that should lie on the disk of ``limit`` records behind row ``after``: record, file, bytes.
+
+    With the last of these rows, 0 when there are no more records.
+    """
+    rows = ledger.rows("SELECT rowid FROM present WHERE rowid > ? ORDER BY rowid LIMIT ?", (after, limit))
+    last = int(rows[-1][0]) if rows else 0
+    within = "present CROSS JOIN {0} USING (record_id) {1} WHERE present.rowid > ? AND present.rowid <= ?"
+    files = f"""SELECT present.record_id, coalesce(compressed.new_file, pictures.file),
+                coalesce(compressed.new_bytes, pictures.bytes)
+                FROM {within.format("pictures", "LEFT JOIN compressed ON compressed.file = pictures.file")}"""
+    graves = f"SELECT {COLUMNS['deleted'][1]} FROM {within.format('deleted', '')}"
+    buried = {file for row in ledger.rows(graves, (after, last)) for file, _ in Tombstone(*row).named}
+    found = [(str(name), str(file), int(size)) for name, file, size in ledger.rows(files, (after, last))]
+    return last, [one for one in found if one[1] not in buried]
 
 
 def pictures_of(ledger: Rows, record_id: str) -> list[Picture]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from inspection.hmi.accounts import Accounts
 
 ROLES = ("operator", "reviewer", "engineer")
+LOCAL = {"host": "127.0.0.1", "tls_certificate": "", "tls_key": ""}  # instead of what the config says
 
 
 def add_verbs(verbs: Any) -> None:
@@ -38,7 +39,9 @@ def add_verbs(verbs: Any) -> None:
     role.add_argument("role", choices=ROLES)
     _action(actions, "disable", _disable, "forbid an account to log in; ends its sessions")
     _action(actions, "enable", _enable, "allow it again")
-    _action(actions, "unlock", _unlock, "forget the wrong passwords that were tried on an account")
+    _action(
+        actions, "unlock", _unlock, "forget the wrong passwords tried on a name, or from an address (NAME 10.1.2.3)"
+    )
     _action(actions, "list", _list, "every account, its role and state", named=False)
     audit = _action(actions, "audit", _audit, "what was done, newest first", named=False)
     audit.add_argument("--limit", type=int, default=50, help="how many entries (default: 50)")
@@ -77,7 +80,7 @@ def _hmi(args: argparse.Namespace) -> int:
 
     if args.port is not None and not 0 <= args.port <= 65535:
         raise UsageError(f"--port is {args.port}", fix="give a number from 0 to 65535")
-    serve_pages(load_station(args.config), port=args.port, local=args.local)
+    serve_pages(load_station(args.config, hmi=LOCAL if args.local else {}), port=args.port)
     return 0
 
 
@@ -150,7 +153,7 @@ def _enable(accounts: "Accounts", args: argparse.Namespace, by: str) -> int:
 
 def _unlock(accounts: "Accounts", args: argparse.Namespace, by: str) -> int:
     accounts.unlock(args.name, by=by)
-    print(f"account {args.name}: unlocked")
+    print(f"{args.name}: unlocked")
     return 0
 
 

@@ -42,8 +42,10 @@ def station_key(config: StationConfig) -> Ed25519PrivateKey | None:
 class Notary:
     """Writes a checkpoint at the start, then every ``checkpoint_s`` when a chain has grown, and at the end.
 
-    ``fault`` says why the last one could not be written, "" when it was; it is tried again at the next turn.  ConfigError
-    when the key cannot be used.
+    ``fault`` says why the last one could not be written, "" when it was; it is tried again at the next turn.
+    ``contradicted`` says which file is not as a checkpoint has it; that stays until the station is started anew, and is
+    found again then as long as the first checkpoint with records is not borne out.  ConfigError when the key cannot be
+    used.
     """
 
     def __init__(self, config: StationConfig) -> None:
@@ -52,6 +54,7 @@ class Notary:
         self._file = Checkpoints(checkpoints_path(self._store), config.station_id, station_key(config))
         self._signs = bool(config.audit.key)
         self.fault = ""
+        self.contradicted = ""
         self._closing = Event()
         self._thread: Thread | None = None
 
@@ -103,6 +106,8 @@ class Notary:
         if heads == said:
             return heads
         last = self._file.last()
+        if said is None and (first := self._file.first()) is not None:
+            self._look_back(first, heads)
         if last is not None:
             self._look_back(last, heads)
         self._file.add(heads, utc_now())
@@ -115,6 +120,7 @@ class Notary:
             if was in (NO_HEAD, getattr(heads, name)):
                 continue
             if link_at(path, sequence) != link:
+                self.contradicted = f"{path}, entry {sequence}, signed at {last.at:%Y-%m-%d %H:%M} UTC"
                 event(
                     "checkpoint.contradicted", level=logging.ERROR, file=str(path), entry=sequence,
                     checkpoint=last.number, signed_at=last.at.isoformat(),

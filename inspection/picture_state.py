@@ -1,5 +1,6 @@
-"""What became of the pictures of a record: whole, compressed, deleted by a rule, missing, altered."""
+"""What became of the pictures of a record: whole, compressed, deleted by a rule, missing, altered, not to be read."""
 
+import errno
 import hashlib
 import os
 import stat
@@ -25,8 +26,10 @@ from inspection.read_only import ReadOnlyFile
 from inspection.station_places import Places
 from inspection.types import Record
 
-State = Literal["whole", "compressed", "deleted", "missing", "altered", "unentered"]
+State = Literal["whole", "compressed", "deleted", "begun", "returned", "missing", "altered", "unentered", "unreadable"]
+REMOVED = "SELECT 1 FROM unfinished WHERE file = ? AND step = 'remove' AND sha256 = ?"
 _PIECE = 1 << 20
+NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENAMETOOLONG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,9 @@ class PictureState:
 
     ``name`` is the camera's role (with ``_raw`` or ``_golden`` behind it), ``file`` relative to the evidence folder,
     ``path`` the file that is there.  ``rule`` and ``at`` say by which rule and when it was compressed or deleted.
-    ``unentered``: there, but the ledger does not know it, so nothing vouches for it.  ``vouched_from`` is set where an
+    ``unentered``: there, but the ledger does not know it, so nothing vouches for it.  ``begun``: retention began to delete
+    it, and it still lies there.  ``returned``: something lies there though it was deleted.  ``unreadable``: it, or its
+    folder, may not be read here, so nothing is known of it but what the ledger says.  ``vouched_from`` is set where an
     older file was entered later: what was done to it before that nobody can tell.
     """
 
@@ -74,13 +79,21 @@ class PictureLedger:
         known = {self._folder / file for file in [one.file for one in written] + [one.file for one in told]}
         evidence = evidence_of(record)
         stem = evidence.rpartition("/")[2]
-        for path in evidence_files(self._folder, evidence):
+        for path in self._there(evidence):
             if path not in known:
                 name = path.stem.removeprefix(f"{stem}_")
                 told.append(PictureState(name, self._relative(path), "unentered", path=path))
         if not told and evidence and not evidence.startswith(SKIPPED):
-            told.append(PictureState("", evidence, "missing"))
+            lists = may_list((self._folder / evidence).parent)
+            told.append(PictureState("", evidence, "missing" if lists else "unreadable"))
         return tuple(told)
+
+    def _there(self, evidence: str) -> tuple[Path, ...]:
+        """The files under a record's name, () where the folder may not be read: each that was entered is told of by name."""
+        try:
+            return evidence_files(self._folder, evidence)
+        except OSError:
+            return ()
 
     def gone(self, record: Record) -> Tombstone | None:
         """The tombstone of a record whose pictures were deleted; None when nothing was."""
@@ -96,38 +109,51 @@ class PictureLedger:
         name = Path(picture.file).stem.removeprefix(f"{picture.record_id}_")
         since = datetime.fromisoformat(picture.entered_later) if picture.entered_later else None
         file = compressed.new_file if compressed else picture.file
-        buried = deleted.get(file)
+        path, buried = self._folder / file, deleted.get(file)
+        fate = buried or compressed
+        rule, at = (fate.rule, datetime.fromisoformat(fate.at)) if fate else ("", None)
+        try:
+            found = hash_of(path)
+        except OSError:
+            return PictureState(name, file, "unreadable", *((rule, at) if buried else ("", None)), None, since)
         if buried is not None:
-            at = datetime.fromisoformat(buried.at)
-            return PictureState(name, file, "deleted", buried.rule, at, vouched_from=since)
-        path = self._folder / file
-        found = hash_of(path)
+            begun = found is not None and self._file.rows(REMOVED, (file, found))
+            state: State = "begun" if begun else "deleted" if found is None else "returned"
+            return PictureState(name, file, state, rule, at, path if begun else None, since)
         if found is None:
             return PictureState(name, file, "missing", vouched_from=since)
         if found != (compressed.new_sha256 if compressed else picture.sha256):
             return PictureState(name, file, "altered", path=path, vouched_from=since)
-        if compressed is None:
-            return PictureState(name, file, "whole", path=path, vouched_from=since)
-        at = datetime.fromisoformat(compressed.at)
-        return PictureState(name, file, "compressed", compressed.rule, at, path, since)
+        return PictureState(name, file, "compressed" if compressed else "whole", rule, at, path, since)
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self._folder).as_posix()
 
 
 def hash_of(path: Path) -> str | None:
-    """SHA-256 of a plain file, hexadecimal; None when there is none that can be read."""
+    """SHA-256 of a plain file, hexadecimal; None when there is none.  OSError when that cannot be seen, or not be read."""
     digest = hashlib.sha256()
     try:
         opened = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-        with os.fdopen(opened, "rb") as file:
-            if not stat.S_ISREG(os.fstat(opened).st_mode):
-                return None
-            while piece := file.read(_PIECE):
-                digest.update(piece)
-    except OSError:
-        return None
+    except OSError as error:
+        if error.errno in NO_FILE:
+            return None
+        raise
+    with os.fdopen(opened, "rb") as file:
+        if not stat.S_ISREG(os.fstat(opened).st_mode):
+            return None
+        while piece := file.read(_PIECE):
+            digest.update(piece)
     return digest.hexdigest()
+
+
+def may_list(folder: Path) -> bool:
+    """Whether the names in a folder can be seen, or that there is no such folder."""
+    try:
+        with os.scandir(folder):
+            return True
+    except OSError as error:
+        return error.errno in NO_FILE
 
 
 def in_words(state: PictureState) -> str:
@@ -140,6 +166,10 @@ def in_words(state: PictureState) -> str:
         "whole": f"as it was written{vouched}",
         "compressed": f"only a compressed picture is left (JPEG, since {state.rule}{when}){vouched}",
         "deleted": f"deleted{when} by retention: {state.rule}",
+        "begun": f"its deletion by retention was begun{when} ({state.rule}), and the file is still there{vouched}",
+        "returned": f"deleted{when} by retention ({state.rule}), and something lies there again: nothing vouches for it",
+        "unreadable": "it cannot be read here (permissions, or its disk): nothing is said of it"
+        + (f"; the ledger says that retention deleted it{when}: {state.rule}" if state.rule else ""),
         "missing": "missing: it is not there, and the ledger knows of no deletion",
         "altered": "altered: it is not what was written",
         "unentered": "not in the ledger: nothing vouches for it",

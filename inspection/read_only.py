@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from inspection.errors import StoreError
-from inspection.sqlite_file import Kind, Value, check_version, named, read_only
+from inspection.sqlite_file import Kind, Unshared, Value, check_version, named, read_only, rows_of
 
 BUSY_S = 5.0  # only a file that is being made or mended makes a reader wait
 
@@ -43,12 +43,12 @@ class ReadOnlyFile:
             if connection is None:
                 return []
             with named(self.path, self._kind):
-                return connection.execute(sql, values).fetchall()
+                return rows_of(connection, sql, values)
 
     def _connected(self) -> sqlite3.Connection | None:
         """The connection to the file that is there now; None when there is none, or nothing was put into it yet."""
         there = self._on_disk()
-        if there != self._file:
+        if there != self._file or isinstance(self._connection, Unshared):
             self._let_go()
         if self._connection is not None or there is None:
             return self._connection

@@ -168,6 +168,13 @@ class RecipesOfRecords:
             raise NoPicture("not_judged", "; ".join(reason.text for reason in seen.judgement.reasons))
         return seen.heat, min(rule.ng_score for rule in section.rules)
 
+    def has_golden(self, record: Record, role: str) -> bool:
+        """False where the recipe compares with none; a golden that is missing is asked for, and the picture says why."""
+        try:
+            return self.version(record).view(role).golden != ""
+        except NoPicture:
+            return True
+
     def gives_heat(self, record: Record, role: str) -> bool:
         """Whether the model that judged gives a heat map; also where that cannot be known, because asking then says why."""
         try:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from inspection.errors import StoreError
-from inspection.sqlite_file import Value, check_version, named, read_only
+from inspection.sqlite_file import Unshared, Value, check_version, named, read_only, rows_of
 from inspection.store import MIGRATIONS, RECORD_STORE, WITH_LATE, UnreadableRecord, read_record
 from inspection.types import Record, Verdict
 
@@ -24,6 +24,7 @@ OLDEST_SCHEMA = 2  # earlier files lack late results
 MOST = 1000  # records a query gives at most
 BUSY_S = 5.0  # only a store that is being made or mended makes a reader wait
 LAST = 2**63 - 1  # before every row there can be
+SIMULATED = "CASE WHEN json_valid(json) THEN json_extract(json, '$.simulated') END"
 _IN_SPAN = "judged_at >= ? AND judged_at < ? AND (? = '' OR lot = ?)"
 _PICTURES = "json_extract({0}, '$.evidence') NOT IN ('') AND json_extract({0}, '$.evidence') NOT LIKE 'skipped:%'"
 
@@ -46,6 +47,7 @@ class Outline:
     verdict: Verdict
     judged_at: datetime
     record: Record | None
+    simulated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,14 +137,14 @@ class RecordReader:
         return self._outlines("lot = ? AND rowid < ?", lot, rowid, _some(limit))
 
     def _outlines(self, where: str, *values: Value) -> list[Outline]:
-        sql = f"""SELECT rowid, lot, verdict, judged_at, CASE WHEN verdict = 1 THEN NULL ELSE json END
+        sql = f"""SELECT rowid, lot, verdict, judged_at, CASE WHEN verdict = 1 THEN NULL ELSE json END, {SIMULATED}
                   FROM records WHERE {where} ORDER BY rowid DESC LIMIT ?"""
         return [
             Outline(
                 int(rowid), lot, Verdict(verdict), datetime.fromisoformat(at),
-                None if text is None else read_record(rowid, text, None, self.path),
+                None if text is None else read_record(rowid, text, None, self.path), bool(simulated),
             )
-            for rowid, lot, verdict, at, text in self.rows(sql, values)
+            for rowid, lot, verdict, at, text, simulated in self.rows(sql, values)
         ]  # fmt: skip
 
     def rejected_before(self, rowid: int, recipe_id: str, limit: int, *, span: int) -> list[tuple[int, Record]]:
@@ -200,12 +202,12 @@ class RecordReader:
                 raise StoreError(f"the record store {self.path} was closed", fix="open it again")
             connection = self._connected()
             with named(self.path, RECORD_STORE):
-                return connection.execute(sql, values).fetchall()
+                return rows_of(connection, sql, values)
 
     def _connected(self) -> sqlite3.Connection:
         """The connection to the file that is there now."""
         there = self._on_disk()
-        if self._connection is not None and self._file == there:
+        if self._connection is not None and self._file == there and not isinstance(self._connection, Unshared):
             return self._connection
         self._let_go()
         with named(self.path, RECORD_STORE):

@@ -160,7 +160,7 @@ def _frames(record: Record, loaded: LoadedRecipe, pictures: Mapping[str, Picture
 
 
 def _path(pictures: Mapping[str, PictureState], name: str) -> Path:
-    state = pictures.get(file_name(name, "no-role"))
+    state = pictures.get(file_name(name, "no-role")) or pictures.get("")  # "": all of them
     if state is None:
         if name.endswith(GOLDEN):
             text = "the golden that the frame brought along was not kept (it is since this version of the program)"

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inspection.arguments import filled, in_order
+from inspection.audit.findings import counted
 from inspection.errors import UsageError
 from inspection.moments import moment
 
@@ -28,10 +30,12 @@ def add_verb(verbs: Any) -> None:
         "replay", help="inspect the stored frames of records again, and say whether verdict and scores are the same"
     )
     replay.add_argument("config", type=Path, metavar="STATION.toml")
-    replay.add_argument("record", nargs="*", metavar="RECORD", help="names of records; none: those of a span")
+    replay.add_argument(
+        "record", nargs="*", type=filled, metavar="RECORD", help="names of records; none: those of a span"
+    )
     replay.add_argument("--since", type=moment, metavar="DATE", help="only parts judged then or later")
     replay.add_argument("--until", type=moment, metavar="DATE", help="only parts judged before")
-    replay.add_argument("--lot", default="", help="only parts of this lot")
+    replay.add_argument("--lot", type=filled, default=None, help="only parts of this lot")
     replay.add_argument("--random", type=_count, metavar="N", help="N of those that left pictures, drawn at random")
     replay.add_argument("--seed", type=int, default=0, help="another number draws others (default: 0)")
     replay.add_argument(
@@ -101,11 +105,12 @@ class Tally:
         """One line, and one more for each kind of difference and of hindrance."""
         counts = self.outcomes
         lines = [
-            f"{counts.total()} records: {counts['same']} same, {counts['differs']} differ, {counts['cannot']} cannot be "
-            f"replayed; {self.findings} findings and {self.measured} measured values compared"
+            f"{counted(counts.total(), 'records')}: {counts['same']} same, {counts['differs']} differ, "
+            f"{counts['cannot']} cannot be replayed; {counted(self.findings, 'findings')} and "
+            f"{counted(self.measured, 'measured values')} compared"
         ]
         if counts["differs"]:
-            lines.append(f"  of the {counts['differs']} that differ, {self.same_verdict} get the same verdict")
+            lines.append(f"  that differ and get the same verdict: {self.same_verdict}")
         if self.taken_over:
             lines.append(f"  of {self.taken_over} the verdict is in part the station's, and was taken over")
         for kind, count in self.kinds.most_common():
@@ -120,6 +125,7 @@ def _replay(args: argparse.Namespace) -> int:
     from inspection.record_reader import RecordReader
     from inspection.replay import Replayer
 
+    in_order(args.since, args.until)
     config = load_station(args.config)
     tally, rows = Tally(), []
     reader = RecordReader(Path(config.store))
@@ -165,7 +171,7 @@ def _chosen(args: argparse.Namespace, reader: "RecordReader") -> Iterator["Chose
     from inspection import replay_choice
     from inspection.record_reader import Span
 
-    span = Span(args.since, args.until, args.lot)
+    span = Span(args.since, args.until, args.lot or "")
     wide = span == Span() and args.random is None
     if args.record and not wide:
         raise UsageError(
@@ -180,7 +186,7 @@ def _chosen(args: argparse.Namespace, reader: "RecordReader") -> Iterator["Chose
     drawn = replay_choice.drawn(reader, span, args.random, args.seed)
     if len(drawn.rowids) < args.random:
         print(
-            f"only {len(drawn.rowids)} records with pictures among the {drawn.looked_at} that were looked at",
+            f"only {counted(len(drawn.rowids), 'records')} with pictures among the {drawn.looked_at} that were looked at",
             file=sys.stderr,
         )
     return _some(replay_choice.of_rows(reader, drawn.rowids))

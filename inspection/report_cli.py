@@ -6,6 +6,8 @@ from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inspection.arguments import filled, in_order
+from inspection.audit.findings import counted
 from inspection.errors import UsageError
 from inspection.moments import moment
 
@@ -28,11 +30,13 @@ def add_verb(verbs: Any) -> None:
     )
     report.add_argument("--until", type=moment, metavar="TIME", help="records judged before then")
     report.add_argument(
-        "--shift", metavar="DATE/N", help="one shift: 2026-11-23/2 is the second that begins on that day"
+        "--shift", type=filled, metavar="DATE/N", help="one shift: 2026-11-23/2 is the second that begins on that day"
     )
-    report.add_argument("--lot", default="", help="records of one lot")
-    report.add_argument("--serial", default="", help="records of one serial")
-    report.add_argument("--recipe", default="", metavar="ID", help="records judged by one recipe (a product)")
+    report.add_argument("--lot", type=filled, default=None, help="records of one lot")
+    report.add_argument("--serial", type=filled, default=None, help="records of one serial")
+    report.add_argument(
+        "--recipe", type=filled, default=None, metavar="ID", help="records judged by one recipe (a product)"
+    )
     report.add_argument(
         "--baseline-since", type=moment, metavar="TIME", help="control limits from records from then on"
     )
@@ -67,10 +71,10 @@ def asked(args: argparse.Namespace, starts: Sequence[str]) -> tuple["Span", "Bas
         if since or until:
             raise UsageError("--shift names the times itself", fix="leave --since and --until out, or --shift")
         since, until = _shift(args.shift, starts)
-    _in_order(since, until, "--since", "--until")
+    in_order(since, until, "--since", "--until")
     first, end = args.baseline_since, args.baseline_until
-    _in_order(first, end, "--baseline-since", "--baseline-until")
-    span = Span(since, until, args.lot, args.serial, args.recipe, args.shift or "")
+    in_order(first, end, "--baseline-since", "--baseline-until")
+    span = Span(since, until, args.lot or "", args.serial or "", args.recipe or "", args.shift or "")
     return span, Baseline(first is not None or end is not None, first, end)
 
 
@@ -91,21 +95,13 @@ def _shift(text: str, starts: Sequence[str]) -> tuple[datetime, datetime]:
     return shift.begin, shift.end
 
 
-def _in_order(since: datetime | None, until: datetime | None, first: str, second: str) -> None:
-    if since is not None and until is not None and since >= until:
-        raise UsageError(
-            f"{first} {since.isoformat()} is not before {second} {until.isoformat()}",
-            fix="give an earlier and a later time",
-        )
-
-
 def _print_summary(report: "Report") -> None:
     from inspection.report.wording import Wording
 
     words = Wording("en", report.utc_offset)
     tally = report.totals.tally
     print(
-        f"station {report.station_id}: {tally.parts} parts, OK {tally.ok}, NG {tally.ng}, REVIEW {tally.review}, "
+        f"station {report.station_id}: {counted(tally.parts, 'parts')}, OK {tally.ok}, NG {tally.ng}, REVIEW {tally.review}, "
         f"ERROR {tally.error}"
     )
     for name, claim in (
@@ -115,12 +111,13 @@ def _print_summary(report: "Report") -> None:
         print(f"{name}: {_said(claim, words)}")
     for caveat in report.caveats:
         print(f"! {_on_one_line(words.text('caveat', caveat.key, caveat.values))}")
+    print("whether the records are as they were written was not checked here: `lineside audit` does that")
     for rise in report.rises:
         if rise.cause == "camera":
             what = ", ".join(f"{quantity} of camera {camera}" for camera, quantity in rise.because)
             print(
-                f"! {rise.hours} hours from {words.when(rise.begin)} with too many parts that are not OK go with a change of "
-                f"{_on_one_line(what)}: look at the camera before a lot is called bad"
+                f"! {counted(rise.hours, 'hours')} from {words.when(rise.begin)} with too many parts that are not OK go with "
+                f"a change of {_on_one_line(what)}: look at the camera before a lot is called bad"
             )
 
 

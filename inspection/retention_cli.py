@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,9 @@ from inspection.errors import StoreError
 from inspection.log import event
 
 if TYPE_CHECKING:
-    from inspection.retention.run import Retention, Summary
+    from inspection.retention.run import Retention
     from inspection.retention.stop import Stop
+    from inspection.retention.summary import Summary
 
 NOTHING_ASKED = "[retention] has no rule that compresses or deletes and no limit: every picture stays as it was written"
 
@@ -26,7 +28,9 @@ def add_verb(verbs: Any) -> None:
         help="compress and delete pictures by the rules of [retention] until told to stop, beside the station",
     )
     parser.add_argument("config", type=Path, metavar="STATION.toml")
-    parser.add_argument("--once", action="store_true", help="one pass, then end")
+    parser.add_argument(
+        "--once", action="store_true", help="one pass, then end; exit code 3 when files or folders refused"
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what a pass would do now; nothing is changed")
     parser.set_defaults(func=_retention)
 
@@ -47,7 +51,9 @@ def _retention(args: argparse.Namespace) -> int:
     try:
         granted = step_back()
         if args.once:
-            _print(retention.one_pass(), retention)
+            summary = retention.one_pass()
+            _print(summary, retention)
+            summary.check()
         else:
             event("retention.started", priority=granted, rules=len(config.retention.rules))
             _serve(retention, stop)
@@ -73,7 +79,7 @@ def _serve(retention: "Retention", stop: "Stop") -> None:
 
 
 def _plan(config: StationConfig) -> int:
-    from inspection.retention.run import planned
+    from inspection.retention.plan import planned
 
     summary, by_rule = planned(config)
     if not config.retention.asks_for_something:
@@ -81,29 +87,42 @@ def _plan(config: StationConfig) -> int:
     for rule, records in by_rule.items():
         print(f"{counted(records, 'records')}\t{rule}")
     _print(summary, None)
+    summary.check()
     return 0
 
 
 def _print(summary: "Summary", retention: "Retention | None") -> None:
-    """The result as a line of JSON, and in words what is not managed."""
+    """The result as a line of JSON, and in words what is not managed, missing or left."""
     print(_told(summary, None if retention is None else retention.budget.share))
     if unknown := summary.unknown.files:
-        first = json.dumps(summary.unknown.first)[1:-1]  # whatever a name holds, it makes no line of its own
-        print(
-            f"{counted(unknown, 'pictures')} that the ledger does not know, not managed ({HOW_ENTERED}); first {first}"
-        )
+        what = f"{counted(unknown, 'pictures')} that the ledger does not know, not managed ({HOW_ENTERED})"
+        print(f"{what}; first {_quoted(summary.unknown.first)}")
+    if missing := summary.missing.files:
+        what = f"{counted(missing, 'pictures')} missing on the disk, not counted as lying there"
+        print(f"{what} (`lineside audit --pictures` names all); first {_quoted(summary.missing.first)}")
+    if summary.left:
+        record_id, why = next(iter(summary.left.items()))
+        print(f"{counted(len(summary.left), 'records')} left as they are; first {_quoted([f'{record_id}: {why}'])}")
+
+
+def _quoted(names: Sequence[str]) -> str:
+    """Names as they can be shown: whatever a name holds, it makes no line of its own."""
+    return json.dumps(names)[1:-1]
 
 
 def _told(summary: "Summary", share: float | None) -> str:
-    """The result as one line of JSON."""
-    row: dict[str, object] = {} if share is None else {
+    """The result as one line of JSON; of a plan when there is no ``share`` of time spent."""
+    freed_mb = round(summary.freed_bytes / 1e6, 3)
+    row: dict[str, object] = {"would_free_mb": freed_mb} if share is None else {
         "compressed_files": summary.compressed, "deleted_files": summary.deleted,
-        "freed_mb": round(summary.freed_bytes / 1e6, 3), "busy_share": round(share, 4),
-        "left_as_they_are": len(summary.left),
+        "freed_mb": freed_mb, "busy_share": round(share, 4),
     }  # fmt: skip
+    row["left_as_they_are"] = len(summary.left) + len(summary.refused)
     row["on_disk_mb"] = round(summary.total_bytes / 1e6, 3)
     row["protected_records"] = dict(summary.protected)
     row["unknown_files"] = summary.unknown.files
+    if summary.missing.files:
+        row["missing_files"] = summary.missing.files
     if summary.over_bytes:
         row["over_limit_mb"] = round(summary.over_bytes / 1e6, 3)
     return json.dumps(row)

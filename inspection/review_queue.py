@@ -128,20 +128,31 @@ class ReviewQueue:
         return bool(self.reviews.rows("SELECT 1 FROM waiting WHERE record_id = ? AND rank = 2", (record_id,)))
 
     def forget(self, record_id: str) -> None:
-        """Take a part out of the queue whose record is no longer in the store."""
+        """Take a part out of the queue whose record is not in the store; nobody decided it, so it is not marked as done."""
         event("review.record_gone", level=logging.WARNING, record_id=record_id)
         with self.reviews.transaction() as database:
-            database.execute("UPDATE waiting SET done = 1 WHERE record_id = ?", (record_id,))
+            database.execute("DELETE FROM waiting WHERE record_id = ?", (record_id,))
             database.execute("DELETE FROM claims WHERE record_id = ?", (record_id,))
 
     def _seen(self) -> int:
-        """The last row that was looked at; 0 when the store is another one than then."""
+        """The last row that was looked at; 0, with an empty queue, when the store is another one than then."""
         rows = self.reviews.rows("SELECT row, record_id FROM seen")
         if not rows:
             return 0
         row, record_id = int(rows[0][0]), rows[0][1]
         there = self.reader.headings(row - 1, 1)
-        return row if there and there[0].record_id == record_id else 0
+        if there and there[0].record_id == record_id:
+            return row
+        self._begin_anew(record_id)
+        return 0
+
+    def _begin_anew(self, seen: str) -> None:
+        """Empty the queue: all of it follows from the records and reviews, and those of another store cannot be shown."""
+        with self.reviews.transaction() as database:
+            if database.execute("DELETE FROM seen WHERE record_id = ?", (seen,)).rowcount:
+                database.execute("DELETE FROM waiting")
+                database.execute("DELETE FROM claims")
+                event("review.other_store", level=logging.WARNING, last_seen=seen)
 
     def _take_over(self, start: int, headings: Sequence[Heading]) -> None:
         wanted = [heading for heading in headings if heading.verdict in (Verdict.NG, Verdict.REVIEW)]

@@ -3,7 +3,8 @@
 A recipe comes on the shelf only after its lock, its schema and its self-test have been checked on this machine.  What is
 on the shelf is loaded, so that a change costs no part its deadline.  A recipe that was sealed anew on disk (promoted,
 rolled back) is noticed about once a second and loaded in the background; until then, and when it is refused, the version
-in memory judges.
+in memory judges.  Who asks for a change hears of files that were edited since they were sealed: they are verified again
+then, in the background too.
 """
 
 import re
@@ -18,7 +19,7 @@ from time import monotonic
 from inspection.config import NAME, StationConfig
 from inspection.errors import ConfigError, InspectionError, UsageError
 from inspection.log import event
-from inspection.recipe import LOCK, LoadedRecipe
+from inspection.recipe import LOCK, LoadedRecipe, verify
 from inspection.recipe_loading import Stamp, Version, load_version, stamp_of
 from inspection.recipe_loading import prepare_recipe as prepare_recipe
 from inspection.types import Reason
@@ -167,10 +168,24 @@ class Shelf:
             return Prepared(recipe_id, Reason("recipe.refused", text), renewed)
 
     def _newest(self, recipe_id: str) -> None:
-        """The version on the disk is at hand."""
+        """The version on the disk is at hand, and its files are as they were sealed; Refusal with the reason otherwise."""
         version = self._at_hand(recipe_id)
-        if version is None or version.stamp != stamp_of(version.loaded.folder):
+        if version is None or not self._lies_there(version):
             self._fresh(recipe_id)
+
+    def _lies_there(self, version: Version) -> bool:
+        """Whether the disk still holds this version whole.  The stamp alone tells of a new seal, not of an edited file."""
+        folder = version.loaded.folder
+        if stamp_of(folder) != version.stamp:
+            return False
+        try:
+            verify(folder, self.config.trusted_keys)
+        except (
+            InspectionError,
+            OSError,
+        ):  # what is wrong, or that it is exchanged at this very moment, loading finds out
+            return False
+        return True
 
     def _look(self) -> None:
         """Load what was sealed anew.  A folder without lock is in the middle of a change, and looked at next time."""

@@ -46,6 +46,11 @@ def read_private_key(path: Path) -> Ed25519PrivateKey:
         if os.name == "posix" and path.stat().st_mode & _OTHERS_MAY:
             raise UsageError(f"the private key {path} can be read by others", fix=f"chmod 600 {path}")
         key = load_pem_private_key(path.read_bytes(), password=None)
+    except PermissionError as error:
+        raise UsageError(
+            f"cannot read the key {path} ({error.strerror})",
+            fix="run this as the user who owns the key, or give the file to the user that lineside runs as (chown, mode 600)",
+        ) from error
     except OSError as error:
         raise UsageError(
             f"cannot read the key {path} ({error.strerror})", fix="make one with `lineside recipe key FILE`"

@@ -15,6 +15,7 @@ from typing import Any
 from inspection.errors import StoreError
 
 Value = str | int | float | None
+MARK = "\ufffd"  # what is put in place of bytes that are no text
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Kind:
     refused: str = "use the lineside version that wrote it"
 
 
+_TO_READ = "to read it only, copy it with its -wal, where there is one, into a folder of your own"
 _FIXES = {
     "SQLITE_READONLY": (
         "is read-only",
@@ -42,7 +44,7 @@ _FIXES = {
     ),
     "SQLITE_CANTOPEN": (
         "cannot be opened",
-        "create the folder and give the user that lineside runs as write permission on it",
+        f"create the folder and give the user that lineside runs as write permission on it; {_TO_READ}",
     ),
     "SQLITE_CORRUPT": ("is damaged", "put the file aside and restore the last backup; lineside then goes on there"),
     "SQLITE_IOERR": ("cannot be read or written", "check the disk and its cables, and that it is not full"),
@@ -65,6 +67,8 @@ def named(path: Path, kind: Kind) -> Iterator[None]:
 
 def _in_words(code: str, kind: Kind) -> tuple[str, str]:
     family = "_".join(code.split("_")[:2])
+    if code == "SQLITE_READONLY_DIRECTORY":
+        return "cannot be opened, for nothing may be made beside it", f"give write permission on its folder; {_TO_READ}"
     own = {
         "SQLITE_FULL": ("is full", kind.no_space),
         "SQLITE_NOTADB": (f"is not a {kind.name}", "name another file; this one was left as it is"),
@@ -74,11 +78,85 @@ def _in_words(code: str, kind: Kind) -> tuple[str, str]:
     return own.get(family) or _FIXES.get(family, otherwise)
 
 
+class Unshared(sqlite3.Connection):
+    """A connection to a file that nobody writes: readers and writers could not see each other.  Not to be kept for long."""
+
+    opened: tuple[int, ...] | None = None
+
+
 def read_only(path: Path, *, busy_s: float) -> sqlite3.Connection:
-    """A connection that can write nothing and takes no lock that a writer needs; sqlite3.Error when there is no file."""
-    return sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=busy_s, isolation_level=None, check_same_thread=False
+    """A connection that can write nothing and takes no lock that a writer needs; sqlite3.Error when there is no file.
+
+    Unshared where SQLite may not make the files by which readers and writers see each other, and no writer has made them.
+    """
+    connection = sqlite3.connect(
+        _uri(path, "mode=ro"), uri=True, timeout=busy_s, isolation_level=None, check_same_thread=False
     )
+    try:
+        connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        if not cannot_be_opened(error) or _beside(path, "-wal") or _beside(path, "-shm"):
+            return connection  # what is wrong is said where it is read
+        connection.close()
+        opened = _as_on_disk(path)
+        unshared = Unshared(_uri(path, "mode=ro&immutable=1"), uri=True, isolation_level=None, check_same_thread=False)
+        unshared.opened = opened
+        return unshared
+    return connection
+
+
+def cannot_be_opened(error: Exception) -> bool:
+    """Whether a file was not looked into at all: its place or its permissions are in the way."""
+    return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM"))
+
+
+def check_unwritten(connection: sqlite3.Connection, path: Path) -> None:
+    """StoreError when an unshared file was written since it was opened: what was read may be of two moments."""
+    written = _beside(path, "-wal") or _beside(path, "-shm")
+    if isinstance(connection, Unshared) and (written or connection.opened != _as_on_disk(path)):
+        raise StoreError(f"{path} was written while it was read", fix="try again, now that its station runs")
+
+
+def rows_of(connection: sqlite3.Connection, sql: str, values: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
+    """All rows of a query.  A text that is no UTF-8 is given with its bad bytes replaced and ``MARK`` put before it.
+
+    That makes JSON of it unreadable, and of no other row.
+    """
+    try:
+        return connection.execute(sql, values).fetchall()
+    except sqlite3.OperationalError as error:
+        if hasattr(error, "sqlite_errorcode"):
+            raise
+    connection.text_factory = marked_text  # for this query alone: every text costs a call of it
+    try:
+        return connection.execute(sql, values).fetchall()
+    finally:
+        connection.text_factory = str
+
+
+def marked_text(raw: bytes) -> str:
+    """Text for SQLite's bytes: what is no UTF-8 has ``MARK`` before it."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return f"{MARK}{raw.decode('utf-8', 'replace')}"
+
+
+def _uri(path: Path, how: str) -> str:
+    return f"{path.absolute().as_uri()}?{how}"
+
+
+def _beside(path: Path, ending: str) -> bool:
+    return path.with_name(path.name + ending).exists()
+
+
+def _as_on_disk(path: Path) -> tuple[int, ...] | None:
+    """Tells one state of a file from another; None when it cannot be looked at."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def check_version(version: int, newest: int, path: Path, kind: Kind) -> None:

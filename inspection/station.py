@@ -457,7 +457,7 @@ class Station:
         return Facts(
             self.state, self.recipe, self._signed_by, self._holding, self._recipes, self._faults,
             self._controller_fault, self._publishers, self.evidence, self.healthy,
-            self.notary.fault,
+            self.notary.fault, self.notary.contradicted,
         )  # fmt: skip
 
     def _close_desk(self) -> None:

@@ -43,6 +43,7 @@ class Facts:
     evidence: EvidenceWriter
     healthy: bool
     checkpoint_fault: str = ""
+    contradicted: str = ""
 
 
 class Desk:
@@ -135,4 +136,5 @@ class Desk:
             store_free_mb=None, healthy=facts.healthy, model=", ".join(dict.fromkeys(one.card.name for one in models)),
             provider=models[0].provider, threads=models[0].threads, deadline_ms=recipe.deadline_ms,
             refused=self._refused, last_request=self._outcome, checkpoint_fault=facts.checkpoint_fault,
+            contradicted=facts.contradicted,
         )  # fmt: skip

@@ -9,6 +9,7 @@ Nothing here waits for the station, and the station waits for nothing here: its 
 
 import os
 import re
+import shutil
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -96,7 +97,8 @@ class StationStatus(_Part):
 
     ``state`` is the name of a StationState, ``holding`` why no recipe is in force ("" = one is), ``cameras`` the fault of
     each role ("" = good), ``recipes`` what can be asked for; free space is None where the disk could not say.
-    ``checkpoint_fault`` says why what was recorded last could not be signed ("" = it was).
+    ``checkpoint_fault`` says why what was recorded last could not be signed ("" = it was), ``contradicted`` which file is
+    not what was signed before ("" = all are).
     """
 
     station_id: str
@@ -122,6 +124,7 @@ class StationStatus(_Part):
     refused: RefusedRecipe | None = None
     last_request: RequestOutcome | None = None
     checkpoint_fault: _Text = ""
+    contradicted: _Text = ""
 
 
 class RecipeRequest(BaseModel):
@@ -144,6 +147,15 @@ def status_path(store: Path) -> Path:
 def requests_folder(store: Path) -> Path:
     """Where wishes for the station of this record store are put."""
     return store.with_name(store.name + ".requests")
+
+
+def free_mb(folder: Path) -> float | None:
+    """Free space on the disk of a folder that may not be there yet, MB; None when the disk cannot say."""
+    try:
+        there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+        return round(shutil.disk_usage(there).free / 1e6, 1)
+    except OSError:
+        return None
 
 
 def read_status(store: Path) -> StationStatus | None:

@@ -1,11 +1,12 @@
 """The station's end of ``station_link``: it shows its status there, and takes the wishes of people from there.
 
-All disk work is done by a thread of its own.  A full or frozen disk makes the status old, which its reader sees; the
-station's own thread only puts the newest status into a slot and takes a request out of a queue.
+All disk work is done by a thread of its own.  On a full disk the status is written over the last one, which needs no
+space; a frozen disk makes it old, which its reader sees.  The station's own thread only puts the newest status into a slot
+and takes a request out of a queue.
 """
 
+import errno
 import os
-import shutil
 import stat
 from contextlib import suppress
 from itertools import islice
@@ -23,6 +24,7 @@ from inspection.station_link import (
     REQUEST_NAME,
     RecipeRequest,
     StationStatus,
+    free_mb,
     requests_folder,
     status_path,
 )
@@ -88,24 +90,36 @@ class StatusBoard:
     # ---- status
 
     def _write(self, status: StationStatus) -> None:
-        evidence = status.evidence.model_copy(update={"free_mb": _free_mb(Path(status.evidence.folder))})
+        evidence = status.evidence.model_copy(update={"free_mb": free_mb(Path(status.evidence.folder))})
         told = status.model_copy(
             update={
                 "written_at": utc_now(),
                 "pid": os.getpid(),
                 "evidence": evidence,
-                "store_free_mb": _free_mb(self._file.parent),
+                "store_free_mb": free_mb(self._file.parent),
             }
         )
-        partial = self._file.with_name(f".{self._file.name}.partial")
         try:
-            partial.write_text(
-                told.model_dump_json(), encoding="utf-8"
-            )  # not flushed: after a power cut it is old anyway
-            partial.replace(self._file)
+            self._put(told.model_dump_json().encode())
             self._say("")
         except OSError as error:
             self._say(f"{self._file}: {error.strerror}")
+
+    def _put(self, content: bytes) -> None:
+        """Exchange the file whole; where there is no space for another, write over it.  OSError when neither goes."""
+        partial = self._file.with_name(f".{self._file.name}.partial")
+        try:
+            partial.write_bytes(content)  # not flushed: after a power cut it is old anyway
+            partial.replace(self._file)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._file.exists():
+                raise
+            with self._file.open("r+b", buffering=0) as file:
+                whole = content.ljust(self._file.stat().st_size)  # blanks in the place of what was there
+                if file.write(whole) != len(whole):
+                    raise OSError(errno.ENOSPC, "the disk took only a part of it") from error
+                file.truncate(len(content))
 
     def _say(self, fault: str) -> None:
         """Log a fault of the disk when it comes and when it goes."""
@@ -182,15 +196,6 @@ def _request(name: str, content: bytes) -> RecipeRequest | None:
 
 def _refuse(name: str, why: str) -> None:
     event("request.refused", file=name[:80], why=why)
-
-
-def _free_mb(folder: Path) -> float | None:
-    """Free space on the disk of a folder that may not be there yet, MB; None when the disk cannot say."""
-    try:
-        there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
-        return round(shutil.disk_usage(there).free / 1e6, 1)
-    except OSError:
-        return None
 
 
 def is_too_old(request: RecipeRequest) -> bool:

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inspection.chain_place import ChainPlace, place_in_chain
+from inspection.chain_place import ChainPlace, checked, place_in_chain
 from inspection.errors import InspectionError
 from inspection.golden_place import on_golden
 from inspection.read_only import ReadOnlyFile
@@ -124,8 +124,8 @@ class Tracer:
         found = self._reader.readable_by_serial(serial, whole)
         parts = tuple(self._part(row, one, count) for row, one in found if isinstance(one, Record))
         unreadable = tuple(one for _, one in found if isinstance(one, UnreadableRecord))
-        more = self.queries.of_serial(serial, limit)[whole:]
-        return SerialTrace(serial, count, parts, tuple(more), (), unreadable)
+        more = self.checked(self.queries.of_serial(serial, limit)[whole:])
+        return SerialTrace(serial, count, parts, more, (), unreadable)
 
     def record(self, record_id: str) -> PartTrace | None:
         """A part by the id of its record; None when there is none, UnreadableRecord when it cannot be read."""
@@ -133,6 +133,10 @@ class Tracer:
         if record is None:
             return None
         return self._part(self.queries.row_of(record_id), record, self.queries.count_of_serial(record.serial))
+
+    def checked(self, lines: Sequence[Line]) -> tuple[Line, ...]:
+        """The lines, with what is known against the record of each: some 0.2 ms a line."""
+        return tuple(checked(self.queries, lines, self._store))
 
     def _part(self, row: int, record: Record, serial_used: int) -> PartTrace:
         version = self.versions.of(record.recipe_id or record.trigger.recipe_id, record.recipe_sha256)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inspection.arguments import filled, in_order
 from inspection.errors import UsageError
 from inspection.moments import moment
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from inspection.trace_search import Found
 
 MOST_LISTED = 10_000
+WITHIN_PX = 20.0
 SHA256_DIGITS = 64
+OF_DEFECT = ("since", "until", "at", "within", "roi", "camera")
 NOT_FOUND = 1
 NOT_SOUND = 1  # a record is not as it was written, or cannot be read
 Answer = tuple[int, dict[str, Any], Iterable[str]]  # exit code, document, lines
@@ -28,15 +31,21 @@ def add_verb(verbs: Any) -> None:
         "trace", help="everything about a part: what it was judged by, what was said of it, where it stands"
     )
     trace.add_argument("config", type=Path, metavar="STATION.toml")
-    trace.add_argument("serial", nargs="?", metavar="SERIAL", help="all records of this serial")
-    trace.add_argument("--record", metavar="ID", help="one record")
-    trace.add_argument("--lot", help="all parts of a lot")
-    trace.add_argument("--defect", metavar="CLASS", help="all parts with this defect; needs --since")
+    trace.add_argument("serial", nargs="?", type=filled, metavar="SERIAL", help="all records of this serial")
+    trace.add_argument("--record", type=filled, metavar="ID", help="one record")
+    trace.add_argument("--lot", type=filled, help="all parts of a lot")
+    trace.add_argument("--defect", type=filled, metavar="CLASS", help="all parts with this defect; needs --since")
     trace.add_argument(
-        "--model", metavar="SHA", help="all parts that this model judged, by the beginning of its SHA-256"
+        "--model",
+        type=filled,
+        metavar="SHA",
+        help="all parts that this model judged, by the beginning of its SHA-256",
     )
     trace.add_argument(
-        "--recipe", metavar="ID|SHA", help="the same of a recipe by its id, or of one version by its lock's SHA-256"
+        "--recipe",
+        type=filled,
+        metavar="ID|SHA",
+        help="the same of a recipe by its id, or of one version by its lock's SHA-256",
     )
     defect = trace.add_argument_group("with --defect")
     defect.add_argument(
@@ -44,9 +53,9 @@ def add_verb(verbs: Any) -> None:
     )
     defect.add_argument("--until", type=moment, metavar="DATE", help="before this day or time (default: up to now)")
     defect.add_argument("--at", type=_place, metavar="X,Y", help="a place on the golden, pixels")
-    defect.add_argument("--within", type=float, default=20.0, metavar="PX", help="how near to it (default: 20)")
-    defect.add_argument("--roi", default="", help="only in this region")
-    defect.add_argument("--camera", default="", metavar="ROLE", help="only of this camera")
+    defect.add_argument("--within", type=float, metavar="PX", help=f"how near to it (default: {WITHIN_PX:g})")
+    defect.add_argument("--roi", type=filled, help="only in this region")
+    defect.add_argument("--camera", type=filled, metavar="ROLE", help="only of this camera")
     trace.add_argument("--limit", type=int, default=20, help=f"parts listed, 0 to {MOST_LISTED} (default: 20)")
     trace.add_argument("--json", action="store_true", help="one JSON document instead of lines")
     trace.set_defaults(func=_trace)
@@ -104,11 +113,22 @@ def _asked(args: argparse.Namespace) -> "Callable[[Tracer, argparse.Namespace], 
         raise UsageError(f"{text!r} is no valid text", fix="give it in UTF-8, as the controller does") from error
     if not 0 <= args.limit <= MOST_LISTED:
         raise UsageError(f"--limit is {args.limit}", fix=f"give a number from 0 to {MOST_LISTED}")
-    if asked == ["defect"] and args.since is None:
-        raise UsageError("--defect needs a time to begin at", fix="--since 2026-11-01 (and --until, if you like)")
-    if not args.within > 0:
-        raise UsageError(f"--within is {args.within}", fix="give pixels of the golden, more than 0")
+    _check_defect(args)
     return ways[asked[0]]
+
+
+def _check_defect(args: argparse.Namespace) -> None:
+    """UsageError where the options that go with --defect are given without it, or make no sense together."""
+    given = [f"--{name}" for name in OF_DEFECT if getattr(args, name) is not None]
+    if given and args.defect is None:
+        raise UsageError(f"{', '.join(given)}: only with --defect", fix="leave it out, or ask for --defect CLASS")
+    if args.defect is not None and args.since is None:
+        raise UsageError("--defect needs a time to begin at", fix="--since 2026-11-01 (and --until, if you like)")
+    in_order(args.since, args.until)
+    if args.within is not None and not args.within > 0:
+        raise UsageError(f"--within is {args.within}", fix="give pixels of the golden, more than 0")
+    if args.within is not None and args.at is None:
+        raise UsageError("--within is given without a place", fix="give it too: --at 412,236, in pixels of the golden")
 
 
 def _serial(tracer: "Tracer", args: argparse.Namespace) -> Answer:
@@ -118,6 +138,7 @@ def _serial(tracer: "Tracer", args: argparse.Namespace) -> Answer:
     trace = tracer.serial(args.serial, args.limit)
     if trace.count:
         sound = not trace.unreadable and not any(part.chain.altered for part in trace.parts)
+        sound = sound and all(line.sound for line in trace.more)
         return 0 if sound else NOT_SOUND, serial_document(trace), serial_lines(trace)
     near = ", ".join(map(plain, trace.near))
     _tell(
@@ -157,16 +178,22 @@ def _defect(tracer: "Tracer", args: argparse.Namespace) -> Answer:
     from inspection.trace_search import DefectSearch, find_defect
     from inspection.trace_text import plain
 
-    search = DefectSearch(args.defect, args.since, args.until, args.roi, args.camera, args.at, args.within)
+    within = WITHIN_PX if args.within is None else args.within
+    search = DefectSearch(args.defect, args.since, args.until, args.roi or "", args.camera or "", args.at, within)
     found = find_defect(tracer, search, args.limit)
     nothing = f"no part is NG or REVIEW for {plain(args.defect)} there in that time"
-    return _found(found, args, nothing, _where_else(found, args))
+    return _found(found, args, nothing, "" if found.tally.parts else _where_else(tracer, found, args))
 
 
-def _where_else(found: "Found", args: argparse.Namespace) -> str:
+def _where_else(tracer: "Tracer", found: "Found", args: argparse.Namespace) -> str:
     """What to look for instead, where no part has the defect: of what was given, what is not known at all."""
-    from inspection.trace_text import plain
+    from inspection.trace_text import plain, when
 
+    span = tracer.queries.span()
+    if span is None:
+        return "the store is empty"
+    if args.since > span[1] or (args.until is not None and args.until <= span[0]):
+        return f"no record is of that time: the first is of {when(span[0])}, the last of {when(span[1])}"
     given = (
         (args.camera, found.cameras, "by the cameras"),
         (args.roi, found.rois, "in the regions"),
@@ -178,7 +205,7 @@ def _where_else(found: "Found", args: argparse.Namespace) -> str:
             found_in = f"was found {words} {listed}" if seen else f"was found by the cameras {cameras}, in no region"
             return f"in that time {name} {found_in}"
     if args.defect in found.known:
-        return "try an earlier --since, or a larger --within where --at is given"
+        return "try an earlier --since" + (", or a larger --within" if args.at else "")
     return (
         f"the recipe in force knows {', '.join(map(plain, found.known))}" if found.known else "try an earlier --since"
     )
@@ -214,8 +241,9 @@ def _found(found: "Found", args: argparse.Namespace, nothing: str, fix: str) -> 
     from inspection.trace_document import found_document
     from inspection.trace_text import found_lines
 
-    if found.tally.parts:
-        return 0, found_document(found), found_lines(found, args.limit)
+    if found.tally.parts or found.unreadable:
+        sound = not found.unsound and not found.unreadable
+        return 0 if sound else NOT_SOUND, found_document(found), found_lines(found, args.limit)
     _tell(nothing, fix)
     return NOT_FOUND, found_document(found), ()
 

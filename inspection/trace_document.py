@@ -29,7 +29,7 @@ def part_document(part: PartTrace) -> dict[str, Any]:
     """A part for other programs; ``record`` is in the one JSON form that records have everywhere."""
     return {
         "row": part.row,
-        "as_written": not part.chain.altered if part.chain.sequence else None,
+        "as_written": False if part.chain.altered else True if part.chain.sequence else None,
         "record": json.loads(part.record.to_json()),
         "findings": [
             {"class": one.detection.defect_class, "score": one.detection.score, "camera": one.detection.camera,
@@ -49,7 +49,7 @@ def part_document(part: PartTrace) -> dict[str, Any]:
 
 
 def found_document(found: Found) -> dict[str, Any]:
-    """What a search found, for other programs."""
+    """What a search found, for other programs; ``checked`` of the parts were compared with their entries in the chain."""
     places = [{"at": spot.place_px, "on_golden": spot.on_golden, "score": spot.score} for spot in found.spots]
     lines = [_line_document(line) for line in found.lines]
     return {
@@ -60,6 +60,7 @@ def found_document(found: Found) -> dict[str, Any]:
         "listed": [line | place for line, place in zip(lines, places, strict=True)] if places else lines,
         "uncorrected": found.uncorrected, "places_by_version_in_force": found.assumed,
         "unreadable": found.unreadable, "slow": found.slow,
+        "checked": 0 if found.slow else len(found.lines), "not_sound": [line.rowid for line in found.unsound],
     }  # fmt: skip
 
 
@@ -73,6 +74,7 @@ def _line_document(line: Line) -> dict[str, Any]:
     return {
         "row": line.rowid, "record_id": line.record_id, "serial": line.serial, "lot": line.lot,
         "verdict": line.verdict.name, "judged_at": line.judged_at.isoformat(), "simulated": line.simulated,
+        "as_written": line.as_written, "readable": line.readable,
     }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from inspection.chain import FIRST_LINK
 from inspection.errors import StoreError
-from inspection.record_reader import MOST, RecordReader
+from inspection.record_reader import MOST, SIMULATED, RecordReader
 from inspection.sqlite_file import Value
 from inspection.types import Verdict
 
@@ -19,7 +19,6 @@ LAST = 2**63 - 1  # before every row there can be
 LATE_WITHIN = 10_000  # entries of the chain after a record among which one of its late result is looked for
 CONTENT = """SELECT records.*, triggers.json, accepted_at FROM records LEFT JOIN triggers USING (trigger_id)
              WHERE record_id = ?"""
-SIMULATED = "CASE WHEN json_valid(json) THEN json_extract(json, '$.simulated') END"
 TALLY = "SELECT verdict, count(*), min(judged_at), max(judged_at) FROM records"
 NOT_OK_BETWEEN = """SELECT verdict, count(*) FROM records INDEXED BY records_not_ok
                     WHERE verdict <> 1 AND rowid BETWEEN ? AND ? GROUP BY verdict"""
@@ -39,7 +38,10 @@ CHANGES_BY_READING = """SELECT number, recipe_id, coalesce(recipe, ''), coalesce
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A record in a list: which part, judged how and when."""
+    """A record in a list: which part, judged how and when.
+
+    ``as_written`` is None where that was not looked at or the chain does not name the record; so is ``readable`` True.
+    """
 
     rowid: int
     record_id: str
@@ -48,6 +50,13 @@ class Line:
     verdict: Verdict
     judged_at: datetime
     simulated: bool = False
+    as_written: bool | None = None
+    readable: bool = True
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is known against it."""
+        return self.readable and self.as_written is not False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +153,11 @@ class TraceQueries:
         """
         values = (max(since, after[0]), until, *after, holding, holding, _some(limit))
         return [NotOk(self._line(row[:6]), *row[5:]) for row in self._rows(NOT_OK_SINCE, values)]
+
+    def span(self) -> tuple[datetime, datetime] | None:
+        """When the earliest and the latest of all records were judged; None before the first."""
+        ends = [self._rows(f"SELECT {end}(judged_at) FROM records")[0][0] for end in ("min", "max")]
+        return (datetime.fromisoformat(ends[0]), datetime.fromisoformat(ends[1])) if all(ends) else None
 
     def change_points(self) -> list[ChangePoint]:
         """Where another recipe or model began to judge, oldest first; StoreError in a store of an earlier schema."""

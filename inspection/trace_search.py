@@ -61,7 +61,7 @@ class Period:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a search found: how many parts in all, and the newest of them.
+    """What a search found: how many parts in all, by the columns of the store, and the newest of them, checked.
 
     ``spots`` go with ``lines`` where a defect was asked for.  ``uncorrected`` of the parts were compared where the finding
     lay on the frame, for want of how the golden lay; ``unreadable`` records could not be read.  ``slow``: the store is of an
@@ -81,6 +81,11 @@ class Found:
     cameras: tuple[str, ...] = ()
     rois: tuple[str, ...] = ()
 
+    @property
+    def unsound(self) -> tuple[Line, ...]:
+        """Those of the lines that are not as they were written or cannot be read."""
+        return tuple(line for line in self.lines if not line.sound)
+
 
 def find_lot(tracer: Tracer, lot: str, limit: int) -> Found:
     """All parts of a lot."""
@@ -92,7 +97,7 @@ def find_lot(tracer: Tracer, lot: str, limit: int) -> Found:
         if not more:
             break
         lines += more
-    return Found(tally, tuple(lines))
+    return Found(tally, tracer.checked(lines))
 
 
 def find_defect(tracer: Tracer, search: DefectSearch, limit: int) -> Found:
@@ -120,9 +125,10 @@ def find_defect(tracer: Tracer, search: DefectSearch, limit: int) -> Found:
                 assumed += spot.assumed
                 times = [min([*times[:1], row.line.judged_at]), max([*times[1:], row.line.judged_at])]
         after = (rows[-1].judged_at, rows[-1].line.rowid)
-    spots = tuple(reversed(newest))
+    lines = tracer.checked([spot.line for spot in reversed(newest)])
+    spots = tuple(replace(spot, line=line) for spot, line in zip(reversed(newest), lines, strict=True))
     return Found(
-        Tally(dict(counts), *times), tuple(spot.line for spot in spots), spots, uncorrected=uncorrected,
+        Tally(dict(counts), *times), lines, spots, uncorrected=uncorrected,
         unreadable=unreadable, slow=not tracer.queries.has_chain(), known=_classes(tracer), assumed=assumed,
         cameras=tuple(sorted(seen.cameras)), rois=tuple(sorted(seen.rois)),
     )  # fmt: skip
@@ -210,7 +216,9 @@ def find_judged_by(tracer: Tracer, limit: int, *, model: str = "", recipe: str =
     lines: list[Line] = []
     for period in reversed(periods):
         lines += _newest(tracer, period, limit - len(lines))
-    return Found(_joined([period.tally for period in periods]), tuple(lines), periods=periods, slow=slow, known=fitting)
+    return Found(
+        _joined([period.tally for period in periods]), tracer.checked(lines), periods=periods, slow=slow, known=fitting
+    )
 
 
 def _newest(tracer: Tracer, period: Period, limit: int) -> list[Line]:

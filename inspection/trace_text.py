@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
+from inspection.audit.findings import counted
 from inspection.chain_place import WHY_NOT as WHY_NOT_CHAINED
 from inspection.sealed_version import WHY_NOT as WHY_NO_VERSION
 from inspection.sealed_version import RuleLimits, SealedVersion
@@ -14,14 +15,12 @@ from inspection.types import MEASURING_SCHEMA, Record, Review, Verdict
 HASH = 16  # digits shown of a SHA-256
 LIMIT_LINES = 40
 NAMED = 8  # lots that are named
-NOT_AS_WRITTEN = (
-    "NOT as it was written: {what} after chain entry {entry} was made; do not rely on what follows, and run `lineside "
-    "audit STATION.toml`"
-)
+NOT_AS_WRITTEN = "NOT as it was written: {what}; do not rely on what follows, and run `lineside audit STATION.toml`"
 NOT_WRITTEN = {
     "record": "the record was altered",
     "late": "its late result was altered, added or taken away",
     "entry": "the entry itself was altered",
+    "missing": "its entry in the chain is missing",
 }
 ASSUMED = "by the golden of the version in force, for the version that judged is not kept on this computer"
 
@@ -43,8 +42,9 @@ def serial_lines(trace: SerialTrace) -> Iterator[str]:
     """All records of a serial, newest first."""
     name = plain(trace.serial)
     if trace.count > 1:
-        lots = ", ".join(plain(lot) or "(no lot)" for lot in lots_of(trace.parts)[:NAMED])
-        yield f"serial {name} was used {trace.count} times, in the lots {lots}: these may be several parts, or one judged again"
+        lots = [plain(lot) or "(no lot)" for lot in lots_of(trace.parts)[:NAMED]]
+        where = f"in the lot{'s' if len(lots) > 1 else ''} {', '.join(lots)}"
+        yield f"serial {name} was used {trace.count} times, {where}: these may be several parts, or one judged again"
     for error in trace.unreadable:
         yield f"{plain(error.what)}; {plain(error.fix)}"
         yield ""
@@ -54,18 +54,18 @@ def serial_lines(trace: SerialTrace) -> Iterator[str]:
     yield from _lines(trace.more)
     left = trace.count - len(trace.parts) - len(trace.unreadable) - len(trace.more)
     if left > 0:
-        yield f"{left} more records of this serial, all older; --limit shows more"
+        yield f"{left} more {'records' if left > 1 else 'record'} of this serial, all older; --limit shows more"
 
 
 def part_lines(part: PartTrace) -> Iterator[str]:
     """Everything about one record; the first line says so where it is not as it was written."""
     record = part.record
     if part.chain.altered:
-        yield NOT_AS_WRITTEN.format(
-            what=" and ".join(NOT_WRITTEN[word] for word in part.chain.altered), entry=part.chain.sequence
-        )
+        since = f" after chain entry {part.chain.sequence} was made" if part.chain.sequence else ""
+        yield NOT_AS_WRITTEN.format(what=" and ".join(NOT_WRITTEN[word] for word in part.chain.altered) + since)
     serial, lot = plain(record.serial) or "(no serial)", plain(record.trigger.lot) or "(no lot)"
-    yield f"{serial}  {record.judgement.verdict.name}  {when(record.judged_at)}  lot {lot}  station {plain(record.station_id)}"
+    verdict = f"now says {record.judgement.verdict.name}" if part.chain.altered else record.judgement.verdict.name
+    yield f"{serial}  {verdict}  {when(record.judged_at)}  lot {lot}  station {plain(record.station_id)}"
     rows: list[tuple[str, Iterable[str]]] = [
         ("record", (f"{record.record_id}, row {part.row}, schema {record.schema}{_simulated(record)}",)),
         ("trigger", (_trigger(record),)),
@@ -208,7 +208,7 @@ def _chain(part: PartTrace) -> str:
 def _alike(part: PartTrace) -> str:
     first, last = part.rows_alike
     alike = f"the same recipe and model judged the rows {first} to {last}; " if first else ""
-    return f"{alike}{part.lot_parts} records in this lot"
+    return f"{alike}{counted(part.lot_parts, 'records')} in this lot"
 
 
 # ---- lists
@@ -218,22 +218,34 @@ def found_lines(found: Found, limit: int) -> Iterator[str]:
     """What a search found."""
     if found.slow:
         yield "the store is of an earlier schema, without an index for this: all of it was read"
+    if found.unsound:
+        rows = ", ".join(str(line.rowid) for line in found.unsound[:NAMED]) + (", ..." if found.unsound[NAMED:] else "")
+        yield (
+            f"{len(found.unsound)} of the {counted(len(found.lines), 'parts')} listed: NOT as written, or cannot be read "
+            f"(row {rows}); do not rely on the counts, and run `lineside audit STATION.toml`"
+        )
     yield tally_line(found.tally)
+    if found.slow:
+        yield "counted by the columns of the store, which has no chain to check them against"
+    elif found.tally.parts > len(found.lines):
+        but = f" but for the {len(found.lines)} listed" if found.lines else ""
+        yield f"counted by the columns of the store, unchecked{but}; `lineside audit STATION.toml` checks all"
     for period in found.periods:
         point = period.point
         yield (
-            f"  rows {point.first_row} to {period.last_row}: {period.tally.parts} parts, recipe {plain(point.recipe_id)} "
-            f"{point.recipe_sha256[:HASH] or '(not sealed)'}, model {point.model_sha256[:HASH]}"
+            f"  rows {point.first_row} to {period.last_row}: {counted(period.tally.parts, 'parts')}, "
+            f"recipe {plain(point.recipe_id)} {point.recipe_sha256[:HASH] or '(not sealed)'}, model {point.model_sha256[:HASH]}"
         )
     if found.uncorrected:
         yield (
-            f"{found.uncorrected} of them were compared where the finding lay on the frame: their records do not say how the "
-            "golden lay"
+            f"{counted(found.uncorrected, 'parts')} compared where the finding lay on the frame, for want of a record of how "
+            "the golden lay"
         )
     if found.assumed:
-        yield f"of {found.assumed} of them the place is told {ASSUMED}"
+        yield f"the place of {counted(found.assumed, 'parts')} is told {ASSUMED}"
     if found.unreadable:
-        yield f"{found.unreadable} records could not be read and are not counted; `lineside audit` names what was altered"
+        records = counted(found.unreadable, "records")
+        yield f"{records} could not be read, and not counted; `lineside audit` names what was altered"
     yield from map(_spot, found.spots) if found.spots else _lines(found.lines)
     left = found.tally.parts - len(found.lines)
     if left > 0:
@@ -244,7 +256,7 @@ def tally_line(tally: Tally) -> str:
     """How many parts, of which verdict, from when to when."""
     counts = ", ".join(f"{tally.counts[verdict]} {verdict.name}" for verdict in Verdict if tally.counts.get(verdict))
     span = f"; first {when(tally.first)}, last {when(tally.last)}" if tally.first and tally.last else ""
-    return f"{tally.parts} parts" + (f": {counts}" if counts else "") + span
+    return counted(tally.parts, "parts") + (f": {counts}" if counts else "") + span
 
 
 def _lines(lines: Iterable[Line]) -> Iterator[str]:
@@ -255,7 +267,11 @@ def _lines(lines: Iterable[Line]) -> Iterator[str]:
 def _line(line: Line) -> str:
     lot = plain(line.lot) or "(no lot)"
     simulated = "  SIMULATED" if line.simulated else ""
-    return f"{when(line.judged_at)}  {line.verdict.name:6}  {plain(line.serial)}  {lot}  {plain(line.record_id)}{simulated}"
+    altered = f"  NOT AS WRITTEN, now says {line.verdict.name}" if line.as_written is False else ""
+    unreadable = "" if line.readable else "  CANNOT BE READ"
+    verdict = line.verdict.name if line.sound else "------"
+    name = f"{plain(line.serial)}  {lot}  {plain(line.record_id)}"
+    return f"{when(line.judged_at)}  {verdict:6}  {name}{simulated}{altered}{unreadable}"
 
 
 def _spot(spot: Spot) -> str:

@@ -4,8 +4,8 @@ A real station process with two cameras (each in a process of its own), a PLC ov
 all its faults) and an MQTT broker (mosquitto).  At random moments, with a seed that is printed: cameras, PLC, broker
 and station are frozen, killed and started again; the store is locked, the disk is full or read-only; file descriptors
 run out; hostile bytes and a second controller come to the station's port; the system clock jumps.  Afterwards:
-triggers = records = answers, no defective part was passed, every record reached the broker's subscriber, and the
-station's memory and open files did not grow.
+triggers = records = answers, no defective part was passed, every record reached the broker's subscriber, `lineside
+audit` finds the records as they were written, and the station's memory and open files did not grow.
 
     python -m tools.soak --minutes 30 --seed 1 --out FOLDER
 
@@ -130,6 +130,7 @@ class StationLives:
     """The station process, started again whenever it ends, as its service would."""
 
     def __init__(self, config: Path, log: Path, clock: JumpingClock | None) -> None:
+        self.config = config
         self._command = [sys.executable, "-m", "inspection", "run", str(config)]
         self._log, self._clock = log, clock
         self._stopping = False
@@ -488,6 +489,13 @@ def wrong_oks(records: list[Record]) -> list[str]:
     ]
 
 
+def not_as_written(config: Path) -> list[str]:
+    """What `lineside audit` has against the records, whatever the station went through."""
+    command = [sys.executable, "-m", "inspection", "audit", str(config), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    return [f"lineside audit: exit code {done.returncode}, {done.stdout}{done.stderr}"] if done.returncode else []
+
+
 def run(options: argparse.Namespace) -> int:
     """Run, disturb, compare, print; returns the exit code."""
     out: Path = options.out
@@ -564,6 +572,7 @@ def _report(bench: Bench, lives: list[Life], line: LineLog, code: int, *, all_to
         violations.append(f"{_untold(bench.store, bench.broker)} records never reached the subscriber")
     if code:
         violations.append(f"the station ended with exit code {code} when asked to")
+    violations += not_as_written(bench.station.config)
     told = [record_id for record_id in bench.broker.received if record_id]
     rules = Counter(r.judgement.reasons[0].rule_id for r in records if r.judgement.verdict.name == "ERROR")
     table: list[tuple[str, object]] = [

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datasets.manifest import Dataset
 from inspection.errors import UsageError
 from inspection.images import write_whole
 from inspection.model import ModelCard, load_model
@@ -62,6 +63,7 @@ def retrain(asked: Asked) -> Outcome:
         known=old.card.trained_on.images_sha256, seed=asked.seed,
     )  # fmt: skip
     _require_classes(old.card, sides)
+    _require_comparable(sides.holdout)
     _begin(asked, champion, sides)
     _tell(sides)
     path = fine_tune(asked, champion.views[role], sides)
@@ -114,6 +116,22 @@ def _require_classes(card: ModelCard, sides: Sides) -> None:
             f"no sample to learn from shows {', '.join(unseen)}: the net would forget what that looks like",
             fix="add samples of these classes, for example those the model was trained on",
         )
+
+
+def _require_comparable(holdout: Dataset) -> None:
+    """UsageError when a gate could not hold whatever is learnt, because the holdout shows nothing of what it compares."""
+    defective = sum(sample.defective for sample in holdout.samples)
+    for count, kind, rate in (
+        (defective, "defective", "escapes"),
+        (len(holdout.samples) - defective, "good", "overkill"),
+    ):
+        if not count:
+            raise UsageError(
+                f"none of the {len(holdout.samples)} parts held out is {kind}: {rate} could not be compared, and no training "
+                "would give a recipe that can be promoted",
+                fix=f"hold out {kind} parts as well: --holdout DATASET, or mark them with `lineside data split`; generated "
+                "boards are good in part with `lineside data synth --defective 0.5`",
+            )
 
 
 def _begin(asked: Asked, champion: LoadedRecipe, sides: Sides) -> None:

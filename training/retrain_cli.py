@@ -30,7 +30,8 @@ def add_retrain(verbs: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--holdout", type=Path, metavar="DATASET",
-        help="parts to compare on, never learnt from (default: those of DATASET marked test or val, or drawn groups)",
+        help="good and defective parts to compare on, never learnt from (default: those of DATASET marked test or val, or "
+        "drawn groups)",
     )  # fmt: skip
     parser.add_argument(
         "--escapes", type=Path, metavar="DATASET",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
+from datasets.class_names import require_class_names
 from datasets.sample import Sample
 from inspection.errors import UsageError
 from inspection.plugins import resolve
@@ -31,7 +32,8 @@ class Problem:
     what: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}"
+        text = f"{self.where}: {self.what}"  # names of files and classes in it come from outside
+        return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,8 @@ class Survey:
         return self.usable()
 
     def usable(self) -> tuple[Sample, ...]:
-        """The samples without a problem; UsageError when not one is left."""
+        """The samples without a problem; UsageError when not one is left, or a class has a name that none may have."""
+        require_class_names(self.classes)
         if not self.samples:
             listed = "".join(f"\n  {problem}" for problem in self.problems[:_LISTED])
             raise UsageError(f"{self.source} holds no usable sample{listed}", fix="give the folder that holds the data")

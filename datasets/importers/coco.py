@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -71,6 +71,7 @@ class _CategoryRow(BaseModel):
 
 
 class _AnnotationRow(BaseModel):
+    id: int | float | str | None = None
     image_id: int | str
     category_id: int
     bbox: Annotated[list[float], Field(min_length=4, max_length=4)] | None = None
@@ -79,6 +80,7 @@ class _AnnotationRow(BaseModel):
 
 
 _Row = TypeVar("_Row", bound=BaseModel)
+_Faults: TypeAlias = defaultdict[tuple[str, str], list[int]]  # which rows of a list have the same fault
 
 
 @dataclass(slots=True)
@@ -147,16 +149,20 @@ def read_file(root: Path, path: Path, problems: list[Problem]) -> CocoFile:
     document = _document(file, problems)
     told = document.get("info")
     file.description = str(told.get("description", "")) if isinstance(told, dict) else ""
-    for number, image in _rows(file, document, "images", ImageRow, problems):
+    faults: _Faults = defaultdict(list)
+    for number, image in _rows(file, document, "images", ImageRow, faults):
         if image.id in file.images:
-            problems.append(Problem(file.where, f"images[{number}]: id {image.id} occurs twice"))
+            faults["images", f"id {image.id} occurs twice"].append(number)
             file.unusable.add(image.id)
         file.images.setdefault(image.id, image)
-    for number, category in _rows(file, document, "categories", _CategoryRow, problems):
+    for number, category in _rows(file, document, "categories", _CategoryRow, faults):
         if category.id in file.categories:
-            problems.append(Problem(file.where, f"categories[{number}]: id {category.id} occurs twice"))
+            faults["categories", f"id {category.id} occurs twice"].append(number)
         file.categories.setdefault(category.id, category)
-    _read_annotations(file, document, problems)
+    _read_annotations(file, document, faults)
+    for (key, fault), numbers in faults.items():
+        more = f" and {len(numbers) - 1} more" if len(numbers) > 1 else ""
+        problems.append(Problem(file.where, f"{key}[{numbers[0]}]{more}: {fault}"))
     return file
 
 
@@ -179,7 +185,7 @@ def _document(file: CocoFile, problems: list[Problem]) -> dict[str, Any]:
 
 
 def _rows(
-    file: CocoFile, document: dict[str, Any], key: str, kind: type[_Row], problems: list[Problem]
+    file: CocoFile, document: dict[str, Any], key: str, kind: type[_Row], faults: _Faults
 ) -> Iterator[tuple[int, _Row]]:
     for number, row in enumerate(document.get(key, [])):
         try:
@@ -187,18 +193,17 @@ def _rows(
         except ValidationError as problem:
             error = problem.errors(include_url=False)[0]
             place = ".".join(str(part) for part in error["loc"])
-            problems.append(Problem(file.where, f"{key}[{number}]: {place}: {error['msg']}"))
+            faults[key, ": ".join(filter(None, (place, error["msg"])))].append(number)
             if isinstance(row, dict) and isinstance(row.get("image_id"), int | str):
                 file.unusable.add(row["image_id"])
 
 
-def _read_annotations(file: CocoFile, document: dict[str, Any], problems: list[Problem]) -> None:
+def _read_annotations(file: CocoFile, document: dict[str, Any], faults: _Faults) -> None:
     seen = set()
-    for number, row in _rows(file, document, "annotations", _AnnotationRow, problems):
-        identity = document["annotations"][number].get("id")
+    for number, row in _rows(file, document, "annotations", _AnnotationRow, faults):
         fault = ""
-        if identity is not None and identity in seen:
-            fault = f"id {identity} occurs twice"
+        if row.id is not None and row.id in seen:
+            fault = f"id {row.id} occurs twice"
         elif row.image_id not in file.images:
             fault = f"there is no image {row.image_id}"
         elif row.category_id not in file.categories:
@@ -206,9 +211,9 @@ def _read_annotations(file: CocoFile, document: dict[str, Any], problems: list[P
         elif row.iscrowd:
             fault = "marks a crowd, not one defect (masks drawn in CVAT are written so: make polygons of them)"
         if fault:
-            problems.append(Problem(file.where, f"annotations[{number}]: {fault}"))
+            faults["annotations", fault].append(number)
             file.unusable.add(row.image_id)
-        seen.add(identity)
+        seen.add(row.id)
         file.labels[row.image_id].append(row)
 
 
@@ -275,10 +280,11 @@ def _drafts(images: _Images, file: CocoFile, problems: list[Problem]) -> Iterato
             found.append(Problem(short(images.root, image), other_size((row.width, row.height), size)))
         labels = tuple(labels_on(file, row, size, found)) if size and not found and row.id not in file.unusable else ()
         golden = images.root / row.own.golden if row.own.golden else None
-        if golden is not None and golden not in images.taken and golden.is_file():
+        faults = list(_own_faults(images.root, file, row, golden))  # first: a golden elsewhere is not opened
+        if golden is not None and golden not in images.taken and not faults:
             image_size(images.root, golden, found)
             images.taken[golden] = file.where
-        found += _own_faults(images.root, file, row, golden)
+        found += faults
         if not found and row.id not in file.unusable:
             own = row.own
             yield Draft(image, labels, file.split, own.image_class, golden, own.name.strip(), own.group.strip())

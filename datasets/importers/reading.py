@@ -69,10 +69,11 @@ def folders(folder: Path) -> list[Path]:
 
 
 def files(folder: Path) -> Iterator[Path]:
-    """Every visible file in a folder and below it, sorted within each folder."""
+    """Every visible file in a folder and below it, sorted within each folder; a link to a folder that it lies in is left out."""
     for entry in sorted(folder.iterdir()):
         if _visible(entry.name) and entry.is_dir():
-            yield from files(entry)
+            if not (entry.is_symlink() and folder.resolve().is_relative_to(entry.resolve())):
+                yield from files(entry)
         elif _visible(entry.name) and entry.is_file():
             yield entry
 
@@ -183,7 +184,7 @@ def name_samples(root: Path, drafts: Sequence[Draft]) -> tuple[Sample, ...]:
 
 def _group(draft: Draft, name: str) -> str:
     match = _ROBOFLOW.fullmatch(draft.image.stem)
-    return draft.group or (match[1] if match else name)
+    return _printable(draft.group or (match[1] if match else name))
 
 
 def _unique_names(root: Path, drafts: Sequence[Draft]) -> list[str]:
@@ -200,8 +201,13 @@ def _unique_names(root: Path, drafts: Sequence[Draft]) -> list[str]:
         path = full(image.with_suffix(""))
         name = image.stem if stems[image.stem.casefold()] == 1 else path
         wanted = full(image) if name == path and paths[path.casefold()] > 1 else name
-        names.append(_free_name(draft.name or wanted, taken))
+        names.append(_free_name(_printable(draft.name or wanted), taken))
     return names
+
+
+def _printable(name: str) -> str:
+    """The name without what a terminal would obey."""
+    return "".join(letter if letter.isprintable() else "_" for letter in name)
 
 
 def _free_name(wanted: str, taken: set[str]) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Lock
 from types import TracebackType
 
+from datasets.class_names import require_class_names
 from datasets.importers.reading import place_label
 from datasets.manifest import Dataset
 from datasets.manifest_file import MANIFEST
@@ -29,7 +30,7 @@ from inspection.log import event
 from inspection.types import utc_now
 
 MOST_LABELS = 5000
-MOST_LETTERS = {"who": 200, "why": 2000, "class": 200}
+MOST_LETTERS = {"who": 200, "why": 2000}
 
 
 class LabelConflict(InspectionError):
@@ -182,11 +183,15 @@ class Labels:
             return self._commit(self._present.relabelled(name, given), who, why, name, before, given)
 
     def add_class(self, defect_class: str, *, who: str, why: str) -> str:
-        """Let labels be of one more class and give the dataset's new version; a known class changes nothing."""
+        """Let labels be of one more class and give the dataset's new version; a known class changes nothing.
+
+        UsageError: the name cannot be a class, or differs by upper and lower case only from one that is there.
+        """
         with self._mutex:
-            _check_text(who=who, why=why, **{"class": defect_class})
+            _check_text(who=who, why=why)
             if defect_class in self._present.classes:
                 return self._present.version
+            require_class_names([defect_class], self._present.classes)
             nothing = LabelSet(())
             return self._commit(
                 self._present.with_class(defect_class), who, why, "", nothing, nothing, added_class=defect_class

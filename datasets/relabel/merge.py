@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from datasets.class_names import class_name_faults
 from datasets.export import file_names
 from datasets.importers import Problem
 from datasets.importers.coco import CocoFile, ImageRow, labels_on, read_file
@@ -32,12 +33,13 @@ _EXPORTED = re.compile(r", version ([0-9a-f]{64})$")
 class Merged:
     """What came of it: samples that were saved, that were the same already, and everything that was not taken over.
 
-    ``bare`` have labels here and none in the file.
+    ``bare`` have labels here and none in the file; ``spoilt`` have an annotation there that is wrong.
     """
 
     saved: list[str] = field(default_factory=list)
     unchanged: int = 0
     bare: list[str] = field(default_factory=list)
+    spoilt: list[str] = field(default_factory=list)
     not_in_file: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
@@ -73,8 +75,12 @@ def merge_labels(labels: Labels, coco: Path, wishes: Wishes) -> Merged:
     rows = _rows_by_sample(labels.dataset, file, merged)
     merged.not_in_file = [name for name in labels.names if name not in rows]
     if wishes.new_classes:
-        for name in _unknown_classes(file, labels):
-            labels.add_class(name, who=wishes.who, why=wishes.why)
+        unknown = _unknown_classes(file, labels)
+        faults = class_name_faults(unknown, labels.classes)
+        merged.problems += [Problem(file.where, fault) for fault in faults.values()]
+        for name in unknown:
+            if name not in faults:
+                labels.add_class(name, who=wishes.who, why=wishes.why)
     for name, row in rows.items():
         given = _given(labels, name, file, row, merged)
         if given is not None:
@@ -114,12 +120,16 @@ def _rows_by_sample(dataset: Dataset, file: CocoFile, merged: Merged) -> dict[st
     """The one row of each sample that has one; names that mean none or several are problems."""
     names = _Names(dataset)
     rows: dict[str, list[ImageRow]] = {}
+    strange = list[str]()
     for row in file.images.values():
         name = names.of(row)
         if name is None:
-            merged.problems.append(Problem(file.where, f"{row.file_name} is no image of this dataset"))
+            strange.append(row.file_name)
         else:
             rows.setdefault(name, []).append(row)
+    if strange:
+        listed = ", ".join(strange[:20]) + (f" and {len(strange) - 20} more" if len(strange) > 20 else "")
+        merged.problems.append(Problem(file.where, f"{len(strange)} image(s) are none of this dataset's: {listed}"))
     for name, several in rows.items():
         if len(several) > 1:
             listed = ", ".join(row.file_name for row in several[:3])
@@ -177,9 +187,10 @@ def _given(labels: Labels, name: str, file: CocoFile, row: ImageRow, merged: Mer
     except LabelsError as problem:
         merged.problems.append(Problem(file.where, problem.what))
         return None
-    found: list[Problem] = []
     if row.id in file.unusable:
-        found.append(Problem(file.where, f"{row.file_name}: not taken over, for one of its annotations is wrong"))
+        merged.spoilt.append(name)
+        return None
+    found: list[Problem] = []
     if row.width and row.height and (row.width, row.height) != size:
         found.append(Problem(file.where, f"{row.file_name}: {other_size((row.width, row.height), size)}"))
     given = tuple(labels_on(file, row, size, found)) if not found else ()

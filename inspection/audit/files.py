@@ -23,7 +23,7 @@ def open_snapshot(path: Path) -> sqlite3.Connection:
 
     Texts that are no UTF-8 come with surrogates in place of the bytes, so that they differ from any that was written.
     """
-    database = _connected(path)
+    database = read_only(path, busy_s=BUSY_S)
     try:
         database.text_factory = _as_text
         database.execute("PRAGMA trusted_schema = OFF")
@@ -38,22 +38,6 @@ def open_snapshot(path: Path) -> sqlite3.Connection:
     except BaseException:
         database.close()
         raise
-    return database
-
-
-def _connected(path: Path) -> sqlite3.Connection:
-    database = read_only(path, busy_s=BUSY_S)
-    try:
-        database.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
-    except sqlite3.OperationalError as error:
-        # In a folder that cannot be written, SQLite cannot make the files that readers and writers share.
-        log = path.with_name(path.name + "-wal")
-        if getattr(error, "sqlite_errorname", "") != "SQLITE_CANTOPEN" or (log.exists() and log.stat().st_size):
-            return database
-        database.close()
-        return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None)
-    except UNREADABLE:
-        return database  # what is wrong is said where it is read
     return database
 
 
@@ -77,7 +61,7 @@ class IntegrityCheck:
 
     def _run(self) -> None:
         try:
-            with closing(_connected(self._path)) as database:
+            with closing(read_only(self._path, busy_s=BUSY_S)) as database:
                 database.text_factory = _as_text
                 database.execute("PRAGMA cell_size_check = ON")
                 rows = database.execute(f"PRAGMA integrity_check({MOST_FAULTS})").fetchall()

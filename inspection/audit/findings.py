@@ -10,6 +10,7 @@ FindingKind = Literal[
     "altered", "missing", "added", "moved",  # rows against the chain
     "chain", "rewritten", "cut",  # the chain itself, and the chain against the checkpoints
     "unsigned", "checkpoint", "change_point", "damaged", "schema", "picture",
+    "unverified",  # signed with a key that was not given: neither good nor bad
 ]  # fmt: skip
 MOST_KEPT = 1000  # findings kept of a table; beyond that they are counted
 HOW_ENTERED = "a start of the station enters those whose record the store has"
@@ -133,7 +134,7 @@ class LinesAudit:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """Picture files that the ledger does not know: how many, and the first of them, relative to the evidence folder."""
+    """Picture files of which neither good nor bad is said: how many, and the first of them, relative to the evidence folder."""
 
     files: int = 0
     first: tuple[str, ...] = ()
@@ -145,7 +146,11 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True)
 class AuditResult:
-    """What an audit says altogether; ``pictures`` and ``unknown`` are None where they were not looked at."""
+    """What an audit says altogether; ``pictures`` and what follows from them are None where they were not looked at.
+
+    ``unknown`` pictures are not in the ledger, ``unreadable`` ones may not be read here, and of ``begun`` ones the deletion
+    was begun, but they still lie there.
+    """
 
     files: tuple[FileAudit, ...]
     checkpoints: LinesAudit
@@ -154,6 +159,21 @@ class AuditResult:
     remarks: tuple[str, ...]
     seconds: float
     unknown: Unknown | None = None
+    unreadable: Unknown | None = None
+    begun: Unknown | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether all could be read that was to be looked at."""
+        return self.unreadable is None or not self.unreadable.files
+
+    @property
+    def only_unverified(self) -> bool:
+        """Whether all that is found is signatures of keys that were not given."""
+        looked = (*self.files, *([self.pictures] if self.pictures else []))
+        lines = (self.checkpoints, *([self.copy] if self.copy else []))
+        found = {kind for counts in ([one.counts for one in looked] + [one.counts for one in lines]) for kind in counts}
+        return found == {"unverified"}
 
     @property
     def good(self) -> bool:

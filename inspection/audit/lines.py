@@ -36,7 +36,8 @@ class _Reading:
     keys: Mapping[str, Ed25519PublicKey]
     signed_wanted: bool
     findings: Findings = field(default_factory=Findings)
-    strange: Findings = field(default_factory=Findings)  # lines that are signed with keys that were not given
+    # By key that was not given: its first line, its last line, how many.
+    strange: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
     bad: set[int] = field(default_factory=set)
     names: dict[str, None] = field(default_factory=dict)
@@ -109,8 +110,8 @@ class _Reading:
         key = self.keys.get(now.key)
         if key is None:
             self.bad.add(line)
-            text = f"checkpoint line {line}: it is signed with the key {now.key[:16]}, whose public key was not given"
-            self.strange.add(_of_line(line, now, f"{text} (--public KEY.pub)"))
+            first, _, count = self.strange.get(now.key, (line, line, 0))
+            self.strange[now.key] = (first, line, count + 1)
             return
         try:
             key.verify(bytes.fromhex(now.signature), now.signed)
@@ -131,9 +132,14 @@ class _Reading:
             text = f"checkpoint line {self.torn} is none that was written: it was changed"
             self.findings.add(Finding("checkpoint", text, line=self.torn, place=self.torn))
         if self.unverified:
-            self.findings.add(Finding("checkpoint", self._none_verified(), line=1))
+            self.findings.add(Finding("unverified", self._none_verified(), line=1))
             return
-        self.findings.extend(self.strange)
+        for key, (first, last, count) in self.strange.items():
+            lines = f"line {first} is" if count == 1 else f"lines {first} to {last}: {count} are"
+            text = (
+                f"checkpoint {lines} signed with the key {key[:16]}, whose public key was not given (--public KEY.pub)"
+            )
+            self.findings.add(Finding("unverified", text, line=first, place=first), times=count)
         if self.signed_wanted and self.unsigned and not self.signed and self.last is not None:
             text = f"none of the {self.unsigned} checkpoints is signed, though a key is named: start the station with the key"
             self.findings.add(Finding("checkpoint", text, line=self.lines, place=self.lines))
@@ -143,7 +149,7 @@ class _Reading:
     @property
     def unverified(self) -> bool:
         """Whether there are signatures, and none is of a key that was given."""
-        return bool(self.strange.kept) and not self.signed
+        return bool(self.strange) and not self.signed
 
     def _none_verified(self) -> str:
         named = ", ".join(key[:16] for key in self.names)

@@ -20,12 +20,13 @@ from inspection.audit.files import UNREADABLE, IntegrityCheck, check_schema, is_
 from inspection.audit.findings import AuditResult, FileAudit, Finding, Findings, LinesAudit, Unknown, counted
 from inspection.audit.lines import Lines, compare_copy, heads_of_both, read_lines
 from inspection.audit.links import ChainAudit, SignedHead, follow
-from inspection.audit.pictures import Tombstones, check_pictures
+from inspection.audit.pictures import Looked, Tombstones, check_pictures
 from inspection.audit.rows import TableAudit, compare
 from inspection.audit.unknown import check_unknown
-from inspection.checkpoints import chained_files, checkpoints_path
-from inspection.errors import StoreError
+from inspection.checkpoints import CHAINED, chained_files, checkpoints_path
+from inspection.errors import StoreError, UsageError
 from inspection.signing_keys import fingerprint_of, raw_public
+from inspection.sqlite_file import cannot_be_opened, check_unwritten, named
 from inspection.types import Verdict, utc_now
 
 SLACK_S = 60.0  # that a checkpoint may be late without being remarked, besides twice the time between two
@@ -44,7 +45,8 @@ def audit(
 
     Checkpoints have to be signed with one of ``public_keys`` where any is given.  ``copy`` is a copy of the checkpoints
     that was kept elsewhere, ``pictures`` the folder of evidence, whose files are then read too.  StoreError when there is
-    no store and no checkpoint that knows of one, when checkpoints cannot be read, or the copy is not there.
+    no store and no checkpoint that knows of one, when a file or the checkpoints cannot be opened, or the copy is not there;
+    UsageError when the copy is the file itself.
     """
     began, now = monotonic(), now or utc_now()
     keys = {fingerprint_of(raw_public(key)): key for key in public_keys}
@@ -58,9 +60,12 @@ def audit(
         for covered in COVERED
     )
     said = lines.said if differs is None else _with_finding(lines, differs)
-    looked, unknown = (None, None) if pictures is None else _pictures(path, places["evidence"], pictures)
+    looked = None if pictures is None else _pictures(path, places["evidence"], pictures)
     remarks = _remarks(files, lines, bool(keys))
-    result = AuditResult(files, said, kept.said if kept else None, looked, remarks, monotonic() - began, unknown)
+    result = AuditResult(
+        files, said, kept.said if kept else None, looked[0].said if looked else None, remarks, monotonic() - began,
+        *((looked[1], looked[0].unreadable, looked[0].begun) if looked else ()),
+    )  # fmt: skip
     if files[0].good and not files[0].rows and (result.good or not lines.size):
         raise StoreError(
             f"there is no record store {path}, or nothing in it, and no checkpoint that knows of one: nothing to verify",
@@ -70,11 +75,12 @@ def audit(
     return result
 
 
-def _pictures(store: Path, ledger: Path, folder: Path) -> tuple[FileAudit, Unknown]:
+def _pictures(store: Path, ledger: Path, folder: Path) -> tuple[Looked, Unknown]:
     looked = check_pictures(ledger, folder)
     unknown, found = check_unknown(store, ledger, folder)
-    counts = dict(Counter(looked.counts) + found.counts)
-    return replace(looked, findings=(*looked.findings, *found.kept), counts=counts), unknown
+    said = looked.said
+    counts = dict(Counter(said.counts) + found.counts)
+    return replace(looked, said=replace(said, findings=(*said.findings, *found.kept), counts=counts)), unknown
 
 
 def _kept_copy(
@@ -84,6 +90,11 @@ def _kept_copy(
         return None, None
     if not copy.is_file():
         raise StoreError(f"there is no copy of the checkpoints {copy}", fix="correct --checkpoints")
+    if lines.path.exists() and copy.samefile(lines.path):
+        raise UsageError(
+            f"{copy} is the station's own file of checkpoints, which agrees with itself whatever was done to it",
+            fix="give --checkpoints a copy that was kept elsewhere",
+        )
     kept = read_lines(copy, keys, signed_wanted=bool(keys))
     return kept, compare_copy(lines, kept)
 
@@ -125,17 +136,27 @@ class _FileReading:
         integrity = IntegrityCheck(self._path)
         try:
             with closing(open_snapshot(self._path)) as database:
-                if is_empty(database):  # made this moment, or emptied
-                    self._gone()
-                elif check_schema(database, self._covered.migrations, self._covered.mark, self._damage):
-                    self._follow(database)
-                elif not self._damage.kept:
-                    self._damage.add(Finding("schema", "it has no chain: nothing of it is covered"))
+                try:
+                    self._read(database)
+                finally:
+                    integrity.faults()
+                    check_unwritten(database, self._path)
         except UNREADABLE as error:
+            if cannot_be_opened(error):  # nothing of it was seen, so nothing can be said of it
+                with named(self._path, CHAINED):
+                    raise
             self._damage.add(Finding("damaged", f"it cannot be read ({error})"))
         for fault in integrity.faults():
             self._damage.add(Finding("damaged", f"SQLite's own check: {fault}"))
         return self._said(there=True)
+
+    def _read(self, database: sqlite3.Connection) -> None:
+        if is_empty(database):  # made this moment, or emptied
+            self._gone()
+        elif check_schema(database, self._covered.migrations, self._covered.mark, self._damage):
+            self._follow(database)
+        elif not self._damage.kept:
+            self._damage.add(Finding("schema", "it has no chain: nothing of it is covered"))
 
     def _gone(self) -> None:
         newest = None
@@ -220,7 +241,7 @@ class _FileReading:
     def _look_at_newest(self) -> None:
         """Records that no checkpoint has, though one should have been written by now."""
         waiting = self._delays.waiting
-        if self._covered is not RECORDS or waiting is None or self._lines.said.unverified:
+        if self._covered is not RECORDS or waiting is None or "unverified" in self._lines.said.counts:
             return  # whether a checkpoint has it cannot be told
         table, row, at = waiting
         written = moment_of(at)
@@ -263,10 +284,10 @@ def _remarks(files: Sequence[FileAudit], lines: Lines, keyed: bool) -> tuple[str
         remarks += [f"{counted(count, 'rows')} of {table} from before there was a chain: what is said there is not covered"
                     for table, count in file.uncovered.items()]  # fmt: skip
         if file.delayed:
-            first, times = file.delays[0], counted(file.delayed, "times")
+            first, times = file.delays[0], "once" if file.delayed == 1 else f"{file.delayed} times"
             remarks.append(
-                f"{file.name}: {times} rows were signed later than they should have been, first row {first.row} "
-                f"of {first.table}, judged {first.at}, signed {first.signed_at.isoformat()}: what was changed in between "
+                f"{file.name}: rows were signed later than they should have been {times}, first row {first.row} of "
+                f"{first.table}, judged {first.at}, signed {first.signed_at.isoformat()}: what was changed in between "
                 "does not show"
             )
     return tuple(remarks)

@@ -19,6 +19,10 @@ _LOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _PICTURE = re.compile(r"[^.].*\.(?:png|jpg)", re.DOTALL | re.IGNORECASE)
 _KNOWN = """SELECT file FROM pictures WHERE file IN ({0}) UNION ALL SELECT new_file FROM compressed WHERE new_file IN ({0})
             UNION ALL SELECT file FROM unfinished WHERE file IN ({0})"""
+_EVIDENCE = "CASE WHEN json_valid({0}.json) THEN json_extract({0}.json, '$.evidence') END"
+_NAMES = f"""SELECT record_id, {_EVIDENCE.format("records")}, {_EVIDENCE.format("late_results")}
+             FROM records LEFT JOIN late_results USING (record_id) WHERE record_id IN ({{0}})"""
+_ENTERED = "SELECT record_id FROM pictures WHERE record_id IN ({0}) AND entered_later = ''"
 Ask = Callable[[str, Sequence[str]], list[tuple[Any, ...]]]
 
 
@@ -37,7 +41,8 @@ def unknown_files(folder: Path, ask: Ask) -> Iterator[list[str]]:
 
 
 def check_unknown(store: Path, ledger: Path, folder: Path) -> tuple[Unknown, Findings]:
-    """Count them for the audit.  Those under the name of a record, where there is a ledger with pictures, are findings.
+    """Count them for the audit.  Those under the name of a record, where there is a ledger with pictures, are findings,
+    but for those that a start of the station enters: a record names them, and none was entered with it.
 
     Where ledger or store cannot be read that is found elsewhere.
     """
@@ -46,7 +51,7 @@ def check_unknown(store: Path, ledger: Path, folder: Path) -> tuple[Unknown, Fin
         ledgered = bool(_asked(ledger, "SELECT 1 FROM pictures LIMIT 1", ()))
         for names in unknown_files(folder, lambda sql, values: _asked(ledger, sql, values) if ledgered else []):
             unknown = unknown.with_more(names)
-            for file, record_id in _under_records(store, names) if ledgered else ():
+            for file, record_id in _under_records(store, ledger, names) if ledgered else ():
                 what = f"picture {file}: the ledger does not know it, though it has the name of a record"
                 findings.add(Finding("picture", what, record_id=record_id))
     except UNREADABLE:
@@ -63,12 +68,17 @@ def _asked(path: Path, sql: str, values: Sequence[str]) -> list[tuple[Any, ...]]
         return database.execute(sql, values).fetchall()
 
 
-def _under_records(store: Path, files: Sequence[str]) -> list[tuple[str, str]]:
-    """Those of the files that bear the id of a record of the store, with that id."""
+def _under_records(store: Path, ledger: Path, files: Sequence[str]) -> list[tuple[str, str]]:
+    """Those of the files that bear the id of a record of the store and do not wait to be entered, with that id."""
     ids = {file: file.rpartition("/")[2].partition("_")[0] for file in files}
-    found = _asked(store, f"SELECT record_id FROM records WHERE record_id IN ({_marks(files)})", [*ids.values()])
-    known = {row[0] for row in found}
-    return [(file, record_id) for file, record_id in sorted(ids.items()) if record_id in known]
+    some = [*ids.values()]
+    named = {row[0]: row[1:] for row in _asked(store, _NAMES.format(_marks(some)), some)}
+    complete = {row[0] for row in _asked(ledger, _ENTERED.format(_marks(some)), some)}
+    return [
+        (file, record_id)
+        for file, record_id in sorted(ids.items())
+        if record_id in named and (record_id in complete or file.partition("_")[0] not in named[record_id])
+    ]
 
 
 def _marks(values: Sequence[str]) -> str:

@@ -7,8 +7,6 @@ and the PLC interleave.
 
 import asyncio
 import logging
-import os
-import socket
 import threading
 import time
 from concurrent.futures import Future
@@ -27,7 +25,7 @@ from inspection.controllers.modbus_handshake import (
 )
 from inspection.controllers.modbus_server import RegisterServer, ServerLimits
 from inspection.controllers.register_map import Reject
-from inspection.errors import ControllerError
+from inspection.errors import ControllerError, system_words
 from inspection.log import event
 from inspection.types import PrepareRecipe, Reason, Record, Trigger, utc_now
 
@@ -234,9 +232,8 @@ def _not_running(config: ModbusTcpConfig) -> ControllerError:
 
 
 def _cannot_listen(config: ModbusTcpConfig, error: OSError) -> ControllerError:
-    cause = error.strerror if isinstance(error, socket.gaierror) or error.errno is None else os.strerror(error.errno)
     return ControllerError(
-        f"cannot serve the PLC on {config.host} port {config.port}: {cause}",
+        f"cannot serve the PLC on {config.host} port {config.port}: {system_words(error)}",
         fix="end the other program on this port or set another port; host must be an address of this machine, "
         "and a port below 1024 needs privileges",
     )

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from inspection.controllers import StationState
 from inspection.controllers.text_protocol import LINE_LIMIT, TextHandshake, mistake, spell
-from inspection.errors import ControllerError
+from inspection.errors import ControllerError, system_words
 from inspection.log import event
 from inspection.types import PrepareRecipe, Reason, Record, Trigger, utc_now
 
@@ -348,7 +348,7 @@ def _not_running(config: TcpTextConfig) -> ControllerError:
 
 def _cannot_listen(config: TcpTextConfig, error: OSError) -> ControllerError:
     return ControllerError(
-        f"cannot serve the PLC on {config.host} port {config.port}: {error.strerror or error}",
+        f"cannot serve the PLC on {config.host} port {config.port}: {system_words(error)}",
         fix="end the other program on this port or set another port; host must be an address of this machine, "
         "and a port below 1024 needs privileges",
     )

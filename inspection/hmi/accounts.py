@@ -30,12 +30,16 @@ OWN_PAGES = ("/password", "/logout")  # what is open before a first password was
 
 
 class LogInRefused(InspectionError):
-    """Name and password do not fit, or it must be waited: ``wait_s`` seconds, 0 when the password was checked."""
+    """Name and password do not fit, or it must be waited: ``wait_s`` seconds, 0 when the password was checked.
 
-    def __init__(self, what: str, *, fix: str, wait_s: int = 0) -> None:
+    ``named`` is the address that must wait, where it is not the name.
+    """
+
+    def __init__(self, what: str, *, fix: str, wait_s: int = 0, word: str = "wrong", named: str = "") -> None:
         super().__init__(what, fix=fix)
         self.wait_s = wait_s
-        self.word = "wait" if wait_s else "wrong"
+        self.word = word
+        self.named = named
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,20 +178,30 @@ class Accounts:
             )
 
     def unlock(self, name: str, *, by: str) -> None:
-        """Forget the wrong passwords tried on an account and from the addresses that tried it."""
-        account = self._known(name)
+        """Forget the wrong passwords tried on a name, and from the addresses that tried it; or from an address.
+
+        The name need be no account, as such names are locked alike; UsageError when nobody tried it either.
+        """
+        if lockout.is_address(name):
+            with self._changing() as database:
+                lockout.unlock(database, "", lockout.network_of(name))
+                put_in_audit(database, by, "address unlocked", address=lockout.network_of(name))
+            return
+        account = self.find(name)
         with self._changing() as database:
-            database.execute(
-                "DELETE FROM attempts WHERE address IN (SELECT address FROM attempts WHERE account = ?)",
-                (name_key(name),),
-            )
-            lockout.forget(database, account=name_key(name))
-            put_in_audit(database, by, "account unlocked", name=account.name)
+            if not lockout.unlock(database, name_key(name), "") and account is None:
+                raise _no_account(name)
+            put_in_audit(database, by, "account unlocked", name=account.name if account else name[:LONGEST_NAME])
+
+    def locked(self) -> tuple[tuple[str, lockout.Wait], ...]:
+        """The names, be they accounts or not, and the addresses that must wait at this moment."""
+        with self._changing() as database:
+            return lockout.locked_names(database, self.clock())
 
     def _known(self, name: str) -> Account:
         found = self.find(name)
         if found is None:
-            raise UsageError(f"there is no account {name[:LONGEST_NAME]!r}", fix="`lineside account list` names them")
+            raise _no_account(name)
         return found
 
     # Log-ins
@@ -210,8 +224,8 @@ class Accounts:
                 self._begin(database, key, token)
                 put_in_audit(database, row[0], "logged in", address=address)
             else:
-                locked_s = lockout.locked_s(database, key, lockout.network_of(address), self.clock())
-                note = {"locked_s": locked_s} if locked_s else {}
+                wait = lockout.locked(database, key, lockout.network_of(address), self.clock())
+                note = {"locked": wait.locked, "locked_s": wait.wait_s} if wait else {}
                 put_in_audit(database, name[:LONGEST_NAME], "log-in refused", address=address, **note)
         if not good:
             raise LogInRefused(
@@ -225,12 +239,8 @@ class Accounts:
         key, network = name_key(name), lockout.network_of(address)
         with self._changing() as database:
             number = lockout.begin(database, key, network, self.clock())
-        if number < 0:
-            raise LogInRefused(
-                f"too many wrong passwords: wait {-number} seconds",
-                fix="wait, or let an engineer run `lineside account unlock` at the station",
-                wait_s=-number,
-            )
+        if isinstance(number, lockout.Wait):
+            raise _must_wait(number, network)
         rows = (
             self._people().rows("SELECT hash FROM accounts WHERE key = ?", (key,)) if len(name) <= LONGEST_NAME else []
         )
@@ -323,6 +333,20 @@ def _keep_an_engineer(database: sqlite3.Connection, changed: Account) -> None:
     left = database.execute("SELECT 1 FROM accounts WHERE role = 'engineer' AND disabled = 0").fetchone()
     if changed.role is Role.ENGINEER and not changed.disabled and not left:
         raise NotTaken(f"{changed.name} is the last engineer", fix="make another engineer first", word="last_engineer")
+
+
+def _no_account(name: str) -> UsageError:
+    return UsageError(f"there is no account {name[:LONGEST_NAME]!r}", fix="`lineside account list` names them")
+
+
+def _must_wait(wait: lockout.Wait, network: str) -> LogInRefused:
+    what = {"account": "for this name", "address": f"from the address {network}", "all": "for too many names"}
+    named = network if wait.locked == "address" else ""
+    return LogInRefused(
+        f"too many wrong passwords {what[wait.locked]}: wait {wait.wait_s} seconds",
+        fix=f"wait, or let an engineer run `lineside account unlock STATION.toml {named or 'NAME'}` at the station",
+        wait_s=wait.wait_s, word=f"wait_{wait.locked}", named=named,
+    )  # fmt: skip
 
 
 def _account(row: tuple[object, ...]) -> Account:

@@ -9,16 +9,18 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from inspection.errors import InspectionError, StoreError
-from inspection.hmi.accounts import ABSOLUTE_S, LogInRefused
+from inspection.hmi.accounts import ABSOLUTE_S, AuditEntry, LogInRefused
 from inspection.hmi.context import Context
 from inspection.hmi.passwords import Busy, NotTaken
 from inspection.hmi.people_file import LONGEST_NAME
 from inspection.web.access import Role
 from inspection.web.shell import page, render
-from inspection.web.texts import words
+from inspection.web.texts import Language, words
 
 SECTION = "accounts"
 ENTRIES = 50  # of the audit on a page
+# Details of the audit whose values have words.
+_VALUES = {"role": "role", "before": "role", "locked": "locked"}
 ACTIONS = ("add", "role", "password", "disable", "enable", "unlock")
 
 
@@ -116,7 +118,8 @@ class _AccountPages:
 
     def _accounts_page(self, request: Request, *, status: int = 200, said: Any = None) -> Response:
         return render(
-            request, "accounts.html", section=SECTION, status=status, said=said, accounts=self.accounts.all(),
+            request, "accounts.html", section=SECTION, status=status, said=said,
+            accounts=self.accounts.all(), locked=self.accounts.locked(),
             roles=[role for role in Role if role is not Role.NOBODY], done=request.query_params.get("done", "") in ACTIONS,
         )  # fmt: skip
 
@@ -148,7 +151,19 @@ class _AccountPages:
         before = int(asked) if asked.isascii() and asked.isdecimal() and len(asked) < 19 else 2**63 - 1
         found = self.accounts.audit_entries(before=before, limit=ENTRIES + 1)
         older = found[ENTRIES - 1].number if len(found) > ENTRIES else 0
-        return render(request, "audit.html", section=SECTION, entries=found[:ENTRIES], older=older, first=not asked)
+        entries = [_in_words(request.state.language, entry) for entry in found[:ENTRIES]]
+        return render(request, "audit.html", section=SECTION, entries=entries, older=older, first=not asked)
+
+
+def _in_words(language: Language, entry: AuditEntry) -> dict[str, Any]:
+    """An entry of the audit as a person reads it; what there are no words for stands as it was written."""
+    t, roles = words(language, "audit"), words(language, SECTION)
+    details = [
+        (t.get(f"key_{name}", name), roles.get(f"{_VALUES[name]}_{value}", value) if name in _VALUES else value)
+        for name, value in entry.details.items()
+    ]
+    at = f"{entry.at[:10]} {entry.at[11:19]}"
+    return {"at": at, "who": entry.who, "what": t.get(f"what_{entry.what}", entry.what), "details": details}
 
 
 def _said(request: Request, error: InspectionError) -> dict[str, str]:
@@ -157,7 +172,11 @@ def _said(request: Request, error: InspectionError) -> dict[str, str]:
     word = f"say_{getattr(error, 'word', '')}"
     if word not in t:
         return {"what": error.what, "fix": error.fix}
-    return {"what": t[word].replace("{n}", str(getattr(error, "wait_s", ""))), "fix": t.get(f"{word}_fix", "")}
+    wait_s, named = str(getattr(error, "wait_s", "")), str(getattr(error, "named", ""))
+    what, fix = (
+        text.replace("{n}", wait_s).replace("{address}", named) for text in (t[word], t.get(f"{word}_fix", ""))
+    )
+    return {"what": what, "fix": fix}
 
 
 def _give(request: Request, response: Response, token: str) -> None:

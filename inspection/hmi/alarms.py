@@ -8,10 +8,10 @@ from inspection.errors import InspectionError
 from inspection.station_link import StationStatus
 from inspection.web.texts import Language, words
 
-Situation = Literal["live", "waiting", "stopped", "gone", "unreadable"]
+Situation = Literal["live", "waiting", "stopped", "gone", "full", "unreadable"]
 JUDGING = ("READY", "SINGLE_EXECUTION", "CONTINUOUS_EXECUTION")
 STANDS, LOSES, SOON = 3, 2, 1
-STORE_MB_LOW, STORE_MB_OUT = 1000.0, 200.0
+STORE_MB_LOW, STORE_MB_OUT, STORE_MB_FULL = 1000.0, 200.0, 1.0
 MANY_WAITING = 1000  # records that a publisher has not told
 MANY_TO_REVIEW = 50
 MANY_ERRORS = 5  # parts in a row that could not be judged: that is no accident of one part
@@ -36,8 +36,9 @@ class Alarm:
 
 @dataclass(frozen=True, slots=True)
 class Lately:
-    """What the status alone does not tell: pictures lost in the last minutes, parts that wait for review, and how many of
-    the newest parts were ERROR in a row, with the last one's reason.
+    """What the status alone does not tell: pictures lost in the last minutes, parts that wait for review, how many of the
+    newest parts were ERROR in a row, with the last one's reason, and the free space beside the records as the pages
+    measure it (None: not known).
     """
 
     skipped: int = 0
@@ -46,14 +47,22 @@ class Lately:
     min_free_mb: int = 0
     errors: int = 0
     why: str = ""
+    store_free_mb: float | None = None
+
+    @property
+    def full(self) -> bool:
+        """Whether the disk of the records takes nothing more: a station on it cannot even say so."""
+        return self.store_free_mb is not None and self.store_free_mb < STORE_MB_FULL
 
 
-def situation(status: StationStatus | None, *, stale: bool, trouble: bool, parts: bool) -> Situation:
+def situation(
+    status: StationStatus | None, *, stale: bool, trouble: bool, parts: bool, full: bool = False
+) -> Situation:
     """Whether the newest verdict may be shown as the present one (``live``), and if not, why."""
     if trouble:
         return "unreadable"
     if status is None or stale:
-        return "gone"
+        return "full" if full else "gone"
     if status.state not in JUDGING or not status.healthy or status.holding:
         return "stopped"
     return "live" if parts else "waiting"
@@ -62,15 +71,23 @@ def situation(status: StationStatus | None, *, stale: bool, trouble: bool, parts
 def alarms(
     status: StationStatus | None, *, stale: bool, trouble: InspectionError | None, lately: Lately
 ) -> tuple[Alarm, ...]:
-    """All that is wrong, worst first.  Of a station that says nothing any more, nothing else is known."""
+    """All that is wrong, worst first.  Of a station that says nothing any more, only the disk is known."""
     found = [] if trouble is None else [Alarm(STANDS, "store", {"what": trouble.what, "fix": trouble.fix})]
     if status is None or stale:
-        found.append(Alarm(STANDS, "never" if status is None else "gone"))
+        found += _silent("never" if status is None else "gone", lately)
     else:
         found += [*_standing(status), *_losing(status, lately), *_soon(status, lately)]
     if lately.to_review >= MANY_TO_REVIEW:
         found.append(Alarm(SOON, "review", {"parts": str(lately.to_review)}))
     return tuple(sorted(found, key=lambda alarm: -alarm.level))
+
+
+def _silent(word: str, lately: Lately) -> Iterator[Alarm]:
+    if lately.full:
+        yield Alarm(STANDS, "full", {"mb": f"{lately.store_free_mb:.1f}"})
+    else:
+        yield Alarm(STANDS, word)
+        yield from _store_disk(lately.store_free_mb)
 
 
 def _standing(status: StationStatus) -> Iterator[Alarm]:
@@ -90,18 +107,23 @@ def _standing(status: StationStatus) -> Iterator[Alarm]:
 
 
 def _losing(status: StationStatus, lately: Lately) -> Iterator[Alarm]:
+    if status.contradicted:
+        yield Alarm(LOSES, "contradicted", {"file": status.contradicted})
     if lately.errors >= MANY_ERRORS:
         yield Alarm(LOSES, "errors", {"parts": str(lately.errors), "why": lately.why})
     if lately.failed:
         yield Alarm(LOSES, "evidence_failed", {"parts": str(lately.failed), "why": status.evidence.last_error})
     if lately.skipped:
         yield Alarm(LOSES, "evidence_skipped", {"parts": str(lately.skipped)})
-    free = status.store_free_mb
-    if free is not None and free < STORE_MB_OUT:
-        yield Alarm(LOSES, "store_disk", {"mb": f"{free:.0f}"})
+    yield from _store_disk(status.store_free_mb)
     free = status.evidence.free_mb
     if free is not None and free < lately.min_free_mb:
         yield Alarm(LOSES, "evidence_disk", {"mb": f"{free:.0f}", "least": str(lately.min_free_mb)})
+
+
+def _store_disk(free_mb: float | None) -> Iterator[Alarm]:
+    if free_mb is not None and free_mb < STORE_MB_OUT:
+        yield Alarm(LOSES, "store_disk", {"mb": f"{free_mb:.0f}"})
 
 
 def _soon(status: StationStatus, lately: Lately) -> Iterator[Alarm]:

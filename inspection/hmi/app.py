@@ -15,6 +15,7 @@ from starlette.requests import Request
 from inspection.config import StationConfig, is_loopback
 from inspection.hmi import accounts_page, board, pictures, recipe_page, review_page, trace_page
 from inspection.hmi.context import Context
+from inspection.trace_text import plain
 from inspection.web.access import Link, Role, Session
 from inspection.web.shell import READING, make_app
 
@@ -54,11 +55,13 @@ def make_hmi(config: StationConfig) -> Starlette:
     context = Context(config)
     secure = bool(config.hmi.tls_certificate)
     routes = [route for module in PAGES for route in module.routes(context)]
-    return make_app(
+    app = make_app(
         routes, guard=AccountsGuard(context, secure=secure), templates=[HERE / "templates"],
         static={"hmi": HERE / "static"}, language=config.hmi.language, local_only=is_loopback(config.hmi.host),
         secure=secure, links=LINKS, context=context, lifespan=_closing,
     )  # fmt: skip
+    app.state.environment.filters["plain"] = plain  # for names from outside: nothing in them turns the writing around
+    return app
 
 
 @asynccontextmanager

@@ -75,9 +75,10 @@ class Backlog:
 def entry_of(outline: Outline) -> Entry:
     """What counts of a record."""
     names = names_of(outline.record.judgement) if outline.record is not None else ()
-    return Entry(outline.lot, outline.verdict, outline.judged_at, names)
+    return Entry(outline.lot, outline.verdict, outline.judged_at, names, outline.simulated)
 
 
 def entry_of_record(record: Record) -> Entry:
     """The same of a whole record."""
-    return Entry(record.trigger.lot, record.judgement.verdict, record.judged_at, names_of(record.judgement))
+    names = names_of(record.judgement)
+    return Entry(record.trigger.lot, record.judgement.verdict, record.judged_at, names, record.simulated)

@@ -30,6 +30,7 @@ from inspection.hmi.pictures import Pictures
 from inspection.hmi.reasons import explains_itself, in_words
 from inspection.hmi.watch import Sight, Watch
 from inspection.no_picture import sentence
+from inspection.store import UnreadableRecord
 from inspection.types import Record, utc_now
 from inspection.web.shell import page, render
 from inspection.web.texts import Language, words
@@ -63,7 +64,7 @@ class Fragments:
                 template = environment.get_template(f"board_{name}.html")
                 values = _values(name, sight, self._pictures, language)
                 text = template.render(
-                    t=words(language, "board"), language=language, sight=sight, local=local, **values
+                    t=words(language, "board"), language=language, sight=sight, local=local, dated=dated, **values
                 )
                 made = self._made[name, language] = (sight, text)
             return made[1]
@@ -91,13 +92,19 @@ def routes(context: Context) -> list[Route]:
         return JSONResponse({"alive": watch.alive})
 
     def part(request: Request) -> Response:
-        record = context.pictures.record(request.path_params["record_id"])
+        record_id = request.path_params["record_id"]
+        try:
+            record = context.pictures.record(record_id)
+        except UnreadableRecord as error:
+            return render(
+                request, "part_unreadable.html", section="trace", status=409, record_id=record_id, row=error.row
+            )
         reviews = context.reviews.of(record.record_id)
         shown = part_values(record, context.pictures, request.state.language, most=50)
         roles, recipes = shown["roles"], context.pictures.recipes
         shown["heat"] = [] if shown["refused"] else [role for role in roles if recipes.gives_heat(record, role)]
         shown |= part_trace(context, record.record_id, request.state.language)
-        return render(request, "board_part.html", section="board", reviews=reviews, local=local, **shown)
+        return render(request, "board_part.html", section="board", reviews=reviews, local=local, dated=dated, **shown)
 
     return [
         page("/", board),
@@ -158,6 +165,11 @@ def local(at: datetime, form: str = "%H:%M:%S") -> str:
     return at.astimezone().strftime(form)
 
 
+def dated(at: datetime) -> str:
+    """The time of day in the computer's local time; of another day than today with its date."""
+    return local(at) if local(at, "%F") == local(utc_now(), "%F") else local(at, "%Y-%m-%d %H:%M:%S")
+
+
 def _values(name: str, sight: Sight, pictures: Pictures, language: Language) -> dict[str, Any]:
     if name == "verdict" and sight.record is not None:
         return part_values(sight.record, pictures, language, most=SHOWN_FINDINGS) | {"cut_outs": not sight.fast}
@@ -177,10 +189,11 @@ def part_values(record: Record, pictures: Pictures, language: Language, *, most:
         (in_words(language, reason), "" if explains_itself(language, reason) else reason.text)
         for reason in reasons_of(record)
     ]
-    found = counted(record)
+    found, roles = counted(record), pictures.roles(record)
     return {
+        "roles": roles, "goldens": [role for role in roles if pictures.recipes.has_golden(record, role)],
         "record": record, "reasons": reasons, "findings": found[:most], "more": len(found[most:]),
-        "roles": pictures.roles(record), "cut_outs": True, "refused": "" if refused is None else _said(refused, language),
+        "cut_outs": True, "refused": "" if refused is None else _said(refused, language),
     }  # fmt: skip
 
 

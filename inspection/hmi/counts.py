@@ -29,16 +29,18 @@ class Entry:
     verdict: Verdict
     judged_at: datetime
     names: tuple[str, ...] = ()
+    simulated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Parts by verdict."""
+    """Parts by verdict; ``simulated`` of all of them were no production."""
 
     ok: int = 0
     ng: int = 0
     review: int = 0
     error: int = 0
+    simulated: int = 0
 
     @property
     def parts(self) -> int:
@@ -51,10 +53,10 @@ class Tally:
         judged = self.parts - self.error
         return self.ok / judged if judged else None
 
-    def plus(self, verdict: Verdict) -> "Tally":
+    def plus(self, entry: Entry) -> "Tally":
         """With one part more."""
-        name = verdict.name.lower()
-        return replace(self, **{name: getattr(self, name) + 1})
+        name = entry.verdict.name.lower()
+        return replace(self, **{name: getattr(self, name) + 1}, simulated=self.simulated + entry.simulated)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +119,16 @@ class Counts:
         """Count a part for its shift and half hour; for its lot by ``add_to_lot``."""
         begin = self.shift(entry.judged_at).begin
         _used(self._shifts, begin, Tally, SHIFTS_KEPT)
-        self._shifts[begin] = self._shifts[begin].plus(entry.verdict)
+        self._shifts[begin] = self._shifts[begin].plus(entry)
         names = _used(self._names, begin, Counter, SHIFTS_KEPT)
         for name in entry.names:
             names[name if name in names or len(names) < NAMES_KEPT else OTHERS] += 1
         slot = _slot(entry.judged_at)
-        self._slots[slot] = _used(self._slots, slot, Tally, SLOTS_KEPT).plus(entry.verdict)
+        self._slots[slot] = _used(self._slots, slot, Tally, SLOTS_KEPT).plus(entry)
 
     def add_to_lot(self, entry: Entry) -> None:
         """Count a part for its lot."""
-        self._lots[entry.lot] = _used(self._lots, entry.lot, Tally, LOTS_KEPT).plus(entry.verdict)
+        self._lots[entry.lot] = _used(self._lots, entry.lot, Tally, LOTS_KEPT).plus(entry)
 
     def shift(self, at: datetime) -> Shift:
         """The shift a moment lies in."""

@@ -31,5 +31,5 @@ def part_trace(context: Context, record_id: str, language: Language) -> dict[str
     with tracer_of(context) as tracer:
         part = tracer.record(record_id)
         others = tracer.queries.of_serial(part.record.serial, MOST_OTHERS) if part and part.serial_used > 1 else []
-    others = [line for line in others if line.record_id != record_id]
+        others = list(tracer.checked([line for line in others if line.record_id != record_id]))
     return {"trace": part, "others": others, "tr": words(language, SECTION), "week": timedelta(days=6)}

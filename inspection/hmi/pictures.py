@@ -44,7 +44,7 @@ from inspection.picture_state import PictureLedger, PictureState
 from inspection.recipe_of_record import RecipesOfRecords
 from inspection.record_reader import RecordReader
 from inspection.types import Detection, Record, Verdict, utc_now
-from inspection.web.shell import page, wants_json
+from inspection.web.shell import Refused, page, wants_json
 
 if TYPE_CHECKING:
     from inspection.hmi.context import Context
@@ -87,10 +87,10 @@ class Pictures:
         self._ledger.close()
 
     def record(self, record_id: str) -> Record:
-        """The record of this id; HTTPException 404 when there is none."""
+        """The record of this id; Refused (404) when there is none."""
         record = self._reader().find(record_id)
         if record is None:
-            raise HTTPException(404, "there is no such record")
+            raise Refused(404, "record")
         return record
 
     def roles(self, record: Record) -> tuple[str, ...]:
@@ -139,8 +139,8 @@ class Pictures:
         for state in self._states(record):
             if state.name == wanted and state.state == "deleted":
                 raise NoPicture("deleted", f"{state.rule}, {state.at:%Y-%m-%d %H:%M} UTC")
-            if state.name == wanted and state.state in ("altered", "missing"):
-                raise NoPicture(state.state)
+            if state.name == wanted and state.state in ("altered", "missing", "returned"):
+                raise NoPicture("altered" if state.state == "returned" else state.state)
         if key is not None:
             if len(self._sound) >= MOST_SOUND:
                 self._sound.clear()

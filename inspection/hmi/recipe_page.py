@@ -4,7 +4,7 @@ Operators may ask the station for another recipe, engineers may also put an earl
 more before anything happens, and both leave a line in the audit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +23,24 @@ from inspection.recipe_versions import Change, find_version, history, rollback, 
 from inspection.station_link import StationStatus, is_stale, read_status, request_recipe
 from inspection.web.access import Role
 from inspection.web.shell import page, render
+from inspection.web.texts import words
 
+SECTION = "recipes"
 MOST_CHANGES = 30
 LONGEST_WHY = 500
+
+
+class _NotAsked(UsageError):
+    """What is not even asked of the station.
+
+    ``word`` names its text in each language, ``named`` fills that in, ``detail`` stands below in English.
+    """
+
+    def __init__(self, what: str, *, fix: str, word: str, named: str = "", detail: str = "") -> None:
+        super().__init__(what, fix=fix)
+        self.word = word
+        self.named = named
+        self.detail = detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +96,7 @@ class _RecipePage:
         chosen = chosen if chosen in folders else first
         versions, changes, trouble = _versions(folders[chosen])
         return render(
-            request, "recipes.html", section="recipes", station=status, stale=stale, recipes=recipes, chosen=chosen,
+            request, "recipes.html", section=SECTION, station=status, stale=stale, recipes=recipes, chosen=chosen,
             versions=versions, changes=changes, trouble=trouble, local=local,
             request_id=request.query_params.get("request", ""), done=request.query_params.get("done", ""),
             edited=_edited(folders[in_force]), taking=_is_taking(status, stale, recipes),
@@ -93,7 +108,7 @@ class _RecipePage:
         asked = request.path_params["request_id"]
         last = status.last_request if status is not None else None
         known = last if last is not None and last.request_id == asked else None
-        return render(request, "recipes_outcome.html", section="recipes", request_id=asked, outcome=known, stale=stale)
+        return render(request, "recipes_outcome.html", section=SECTION, request_id=asked, outcome=known, stale=stale)
 
     def confirm_change(self, request: Request) -> Response:
         """Asks once more before the station is asked for another recipe."""
@@ -106,9 +121,9 @@ class _RecipePage:
         try:
             status, stale = self._status()
             if status is None or stale:
-                raise UsageError("the station does not run, so nobody would hear", fix="start the station first")
+                raise _NotAsked("the station does not run", fix="start the station first", word="gone")
             if recipe_id not in status.recipes:
-                raise UsageError("this station has no such recipe", fix=f"it has: {', '.join(status.recipes)}")
+                raise _unknown(status.recipes)
             request_id = request_recipe(self._context.store, recipe_id, who)
         except InspectionError as error:
             return self._asked(request, "change", recipe_id, error=error)
@@ -144,23 +159,46 @@ class _RecipePage:
         status, stale = self._status()
         folders = recipe_folders(self._config)
         target: Shown | None = shown(recipe_id, folders[recipe_id]) if recipe_id in folders else None
-        if target is None and error is None:
-            error = UsageError("this station has no such recipe", fix=f"it has: {', '.join(folders)}")
+        if error is None:
+            error = _unknown(folders) if target is None else _not_as_sealed(target) if what == "change" else None
         return render(
-            request, "recipes_confirm.html", section="recipes", status=200 if error is None else 409, what=what,
-            recipe_id=recipe_id, target=target, to=to, station=status, stale=stale, error=error,
+            request, "recipes_confirm.html", section=SECTION, status=200 if error is None else 409, what=what,
+            recipe_id=recipe_id, target=target, to=to, station=status, stale=stale,
+            said=None if error is None else _said(request, error),
             longest=LONGEST_WHY, why=str(getattr(request.state, "form", {}).get("why", "")),
         )  # fmt: skip
 
     def _folder(self, recipe_id: str) -> Path:
         folders = recipe_folders(self._config)
         if recipe_id not in folders:
-            raise UsageError("this station has no such recipe", fix=f"it has: {', '.join(folders)}")
+            raise _unknown(folders)
         return folders[recipe_id]
 
     def _status(self) -> tuple[StationStatus | None, bool]:
         status = read_status(self._context.store)
         return status, status is None or is_stale(status)
+
+
+def _unknown(known: Iterable[str]) -> _NotAsked:
+    named = ", ".join(known)
+    return _NotAsked("this station has no such recipe", fix=f"it has: {named}", word="unknown", named=named)
+
+
+def _not_as_sealed(target: Shown) -> _NotAsked | None:
+    """Why the station would refuse a recipe whose files were edited; None when they are as they were sealed."""
+    edited = _edited(target.folder)
+    if not edited:
+        return None
+    return _NotAsked(edited, fix="restore its files, or seal it again", word="edited", detail=edited)
+
+
+def _said(request: Request, error: InspectionError) -> tuple[list[str], list[str]]:
+    """A refusal: the lines in the page's language, as far as there are words for it, and those in English."""
+    if not isinstance(error, _NotAsked):
+        return [], [error.what, error.fix]
+    t = words(request.state.language, SECTION)
+    own = [t[f"say_{error.word}"], t[f"say_{error.word}_fix"].replace("{named}", error.named)]
+    return own, [error.detail] if error.detail else []
 
 
 def _edited(folder: Path) -> str:

@@ -6,9 +6,9 @@
     POST /review/reopen      {seat, record_id}: hold a decided part again
     POST /review/release     (form) seat: the page is being closed
 
-A browser keeps each decision until it was answered 200, and sends it again under the same key.  A decision is stored
-under the name of who made it: when another person has logged in on that browser since, it is refused (403) and stays
-there until the first logs in again.
+A browser keeps each decision until it was answered 200 or the person discarded it, and sends it again under the same
+key.  A decision is stored under the name of who made it: when another person has logged in on that browser since, it is
+refused (403) and stays there until the first logs in again.
 """
 
 import json
@@ -84,6 +84,10 @@ def routes(context: Context) -> list[Route]:
     ]
 
 
+class _RecordNotHere(StoreError):
+    """The store that is there does not have the record: it may have been exchanged, and be put back."""
+
+
 class _ReviewPages:
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -116,7 +120,7 @@ class _ReviewPages:
         )  # fmt: skip
 
     def decide(self, request: Request) -> Response:
-        """Store a decision under its key; 422 when it never can be, 503 when it should be sent again."""
+        """Store a decision under its key; 422 when it never can be, 503 when it should be sent again, 404 when later."""
         decision, person = _checked(Decision, request.state.json), request.state.user.name
         if decision.person != person:
             raise HTTPException(403, f"this was decided by {decision.person}, who must log in to send it")
@@ -125,13 +129,17 @@ class _ReviewPages:
         except ReviewConflict as error:
             return JSONResponse({"what": error.what, "fix": error.fix}, status_code=422)
         except StoreError as error:
-            return JSONResponse({"what": error.what, "fix": error.fix}, status_code=503)
+            status = 404 if isinstance(error, _RecordNotHere) else 503
+            return JSONResponse({"what": error.what, "fix": error.fix}, status_code=status)
         return JSONResponse({"review_id": number})
 
     def _store(self, decision: Decision) -> int:
         record = self.context.reader.find(decision.record_id)
         if record is None:
-            raise ReviewConflict("the record of this part is no longer in the store", fix="nothing can be done")
+            raise _RecordNotHere(
+                "the record of this part is not in the record store that is there now",
+                fix="put the store back that has it; discard the decision only if it never comes back",
+            )
         fitting = CHOICES[record.judgement.verdict]
         if decision.disposition not in fitting:
             verdict = record.judgement.verdict.name

@@ -78,6 +78,7 @@ class PartTeller:
 
     async def _frames(self, record: Record) -> tuple[list[dict[str, Any]], str]:
         """The pictures of each camera; and in words why there is none."""
+        recipes = self.context.pictures.recipes
         frames, why = [], ""
         for role in await run_in_threadpool(self.context.pictures.roles, record):
             try:
@@ -86,9 +87,9 @@ class PartTeller:
                 why = sentence(self.language, refused.word, refused.detail)
                 continue
             name = f"{quote(record.record_id, safe='')}/{quote(role, safe='')}.jpg?w={FRAME_WIDTH}"
-            golden = f"/golden/{name}" if self._has_golden(record, role) else ""
-            frame = {"role": role, "size": size, "frame": f"/picture/{name}", "golden": golden, "heat": f"/heat/{name}"}
-            frames.append(frame)
+            golden = f"/golden/{name}" if self.context.pictures.recipes.has_golden(record, role) else ""
+            heat = f"/heat/{name}" if await run_in_threadpool(recipes.gives_heat, record, role) else ""
+            frames.append({"role": role, "size": size, "frame": f"/picture/{name}", "golden": golden, "heat": heat})
         return frames, "" if frames else why
 
     def _findings(self, record: Record, findings: Sequence[Finding]) -> list[dict[str, Any]]:
@@ -108,7 +109,9 @@ class PartTeller:
                     "box": detection.region.xyxy_px,
                     "polygon": detection.region.polygon_px,
                     "frame": f"{crop}/frame?w={CROP_WIDTH}",
-                    "golden": f"{crop}/golden?w={CROP_WIDTH}" if self._has_golden(record, role) else "",
+                    "golden": f"{crop}/golden?w={CROP_WIDTH}"
+                    if self.context.pictures.recipes.has_golden(record, role)
+                    else "",
                     "earlier": self._earlier(record, detection, before),
                 }
             )
@@ -117,13 +120,6 @@ class PartTeller:
     def _role(self, record: Record, detection: Detection) -> str:
         """The camera of a finding; records of one camera need not name it."""
         return detection.camera or next(iter(self.context.pictures.roles(record)), "")
-
-    def _has_golden(self, record: Record, role: str) -> bool:
-        """False where the recipe compares with none; a golden that is missing is asked for, and the picture says why."""
-        try:
-            return self.context.pictures.recipes.version(record).view(role).golden != ""
-        except NoPicture:
-            return True
 
     def _rejected_before(self, record: Record) -> list[_Earlier]:
         reader = self.context.reader

@@ -23,15 +23,11 @@ NICE = 19  # the disk scheduler derives its own order from it
 SOON = timedelta(days=30)
 
 
-def serve_pages(config: StationConfig, *, port: int | None = None, local: bool = False) -> None:
+def serve_pages(config: StationConfig, *, port: int | None = None) -> None:
     """Serve until SIGTERM or SIGINT, at low priority.
 
-    ``local``: on 127.0.0.1 only, without TLS.  ConfigError or UsageError with what to do when the pages may not be served
-    where the config says.
+    ConfigError or UsageError with what to do when the pages may not be served where the config says.
     """
-    if local:
-        own = config.hmi.model_copy(update={"host": "127.0.0.1", "tls_certificate": "", "tls_key": ""})
-        config = config.model_copy(update={"hmi": own})
     hmi = config.hmi
     if hmi.tls_certificate:
         check_certificate(Path(hmi.tls_certificate), Path(hmi.tls_key))

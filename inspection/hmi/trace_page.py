@@ -48,6 +48,11 @@ class Answer:
     span: tuple[datetime, datetime] | None = None
 
     @property
+    def unsound(self) -> int:
+        """How many of the lines are not as they were written or cannot be read."""
+        return sum(not line.sound for line in self.lines)
+
+    @property
     def spots(self) -> dict[str, Spot]:
         """Where the parts have the defect, by record."""
         return {spot.line.record_id: spot for spot in self.found.spots} if self.found else {}
@@ -113,10 +118,10 @@ def _named(tracer: Tracer, text: str) -> list[Answer]:
 
 def _readings(tracer: Tracer, name: str) -> Iterator[Answer]:
     queries = tracer.queries
-    yield Answer("serial", name, queries.count_of_serial(name), tuple(queries.of_serial(name, SHOWN)))
+    yield Answer("serial", name, queries.count_of_serial(name), tracer.checked(queries.of_serial(name, SHOWN)))
     yield _answer("lot", name, find_lot(tracer, name, SHOWN))
     row = queries.row_of(name)
-    yield Answer("record", name, int(row > 0), tuple(queries.between(row, row, 1)))
+    yield Answer("record", name, int(row > 0), tracer.checked(queries.between(row, row, 1)))
 
 
 def _search(defect_class: str, asked: dict[str, str]) -> DefectSearch:

@@ -18,7 +18,7 @@ from inspection.hmi.backlog import Backlog, entry_of_record
 from inspection.hmi.counts import SLOT, Counts, Shift, Slot, Tally
 from inspection.log import event
 from inspection.review_queue import ReviewQueue
-from inspection.station_link import StationStatus, is_stale, read_status, status_path
+from inspection.station_link import StationStatus, free_mb, is_stale, read_status, status_path
 from inspection.types import Record, Verdict, utc_now
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ class Sight:
     status: StationStatus | None
     trouble: InspectionError | None
     alarms: tuple[Alarm, ...]
+    store_free_mb: float | None  # as the pages measure it
+    stale: bool  # the status is old: nothing in it is the present state
 
 
 class Watch:
@@ -82,6 +84,7 @@ class Watch:
         self._rejected: tuple[Record, ...] = ()
         self._status: StationStatus | None = None
         self._status_mark = 0
+        self._free_mb: float | None = None
         self._trouble: InspectionError | None = None
         self._lost: list[tuple[float, int, int]] = []  # when, skipped, failed since the station's start
         self._to_review = 0
@@ -154,15 +157,23 @@ class Watch:
         if self._fast and monotonic() - self._taken_s > FAST_S:
             self._fast, self._changed = False, True
         if self._is_due("status", STATUS_S):
+            self._free_mb = free_mb(self._context.store.parent)
             self._read_status()
         if self._is_due("queue", QUEUE_S):
             self._count_queue()
         stale = self._status is not None and is_stale(self._status)
-        now = situation(self._status, stale=stale, trouble=self._trouble is not None, parts=self._record is not None)
+        lately = self._lately()
+        now = situation(
+            self._status,
+            stale=stale,
+            trouble=self._trouble is not None,
+            parts=self._record is not None,
+            full=lately.full,
+        )
         before = self._sight.situation if self._sight is not None else ""
         if self._changed or now != before or self._is_due("figures", FIGURES_S):
             self._changed = False
-            self._sight = self._seen(now, stale=stale)
+            self._sight = self._seen(now, lately, stale=stale)
             with self._lock:
                 callers = tuple(self._callers)
             for caller in callers:
@@ -249,16 +260,18 @@ class Watch:
         reasons = self._record.judgement.reasons if self._record is not None else ()
         return reasons[0].text if reasons else ""
 
-    def _seen(self, now: Situation, *, stale: bool) -> Sight:
+    def _lately(self) -> Lately:
         _, skipped, failed = self._lost[-1] if self._lost else (0.0, 0, 0)
         _, skipped_before, failed_before = self._lost[0] if self._lost else (0.0, 0, 0)
-        lately = Lately(
+        return Lately(
             skipped - skipped_before, failed - failed_before, self._to_review,
-            self._context.config.evidence.min_free_mb, self._errors, self._why(),
+            self._context.config.evidence.min_free_mb, self._errors, self._why(), self._free_mb,
         )  # fmt: skip
+
+    def _seen(self, now: Situation, lately: Lately, *, stale: bool) -> Sight:
         return Sight(
             now, self._record, self._fast, self._rejected, self._figures(), self._status, self._trouble,
-            alarms(self._status, stale=stale, trouble=self._trouble, lately=lately),
+            alarms(self._status, stale=stale, trouble=self._trouble, lately=lately), self._free_mb, stale,
         )  # fmt: skip
 
     def _figures(self) -> Figures:

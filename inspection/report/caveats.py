@@ -28,9 +28,12 @@ LASTING = 3  # hours together from which a changed camera is more than a matter 
 _NAMED = 5  # examples in a sentence
 
 
-def caveats(facts: Facts, totals: Totals, *, station_id: str, simulated: int) -> Iterator[Caveat]:
-    """Of the records themselves; ``simulated`` of the span are of simulated cameras, among ``facts`` or left out."""
-    yield from _of_the_span(facts, totals, simulated)
+def caveats(facts: Facts, totals: Totals, *, station_id: str, simulated: int, left_out: int) -> Iterator[Caveat]:
+    """Of the records themselves; ``simulated`` of the span are of simulated cameras, among ``facts`` or left out.
+
+    ``left_out`` records of the span, simulated or not, are not among ``facts``.
+    """
+    yield from _of_the_span(facts, totals, simulated, left_out)
     yield from _of_reviews(totals)
     yield from _of_the_store(facts, station_id)
     if facts.clock_steps:
@@ -46,13 +49,15 @@ def caveats(facts: Facts, totals: Totals, *, station_id: str, simulated: int) ->
         yield _caveat("being_written", records=facts.came_since)
 
 
-def _of_the_span(facts: Facts, totals: Totals, simulated: int) -> Iterator[Caveat]:
+def _of_the_span(facts: Facts, totals: Totals, simulated: int, left_out: int) -> Iterator[Caveat]:
     parts = totals.tally.parts
     reported = bool(parts) and bool(facts.parts["simulated"].any())
     if reported:
         yield _caveat("simulated_report", records=parts)
     elif simulated:
         yield _caveat("simulated_apart", records=simulated) if parts else _caveat("only_simulated", records=simulated)
+    elif left_out and not parts:
+        yield _caveat("only_production", records=left_out)
     elif not parts:
         yield Caveat("empty_span")
         yield from _of_what_it_holds(facts)
@@ -107,6 +112,10 @@ def of_what_is_here(versions: VersionsHere, evidence: EvidenceHere, maps: Sequen
         yield _caveat("evidence_deleted", records=evidence.deleted, of=evidence.wanted)
     if evidence.missing:
         yield _caveat("evidence_missing", records=evidence.missing, of=evidence.wanted)
+    if evidence.begun:
+        yield _caveat("evidence_begun", records=evidence.begun)
+    if evidence.unreadable:
+        yield _caveat("evidence_unreadable", records=evidence.unreadable)
 
 
 def of_the_pictures(items: Sequence[GalleryItem]) -> Iterator[Caveat]:

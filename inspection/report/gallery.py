@@ -31,7 +31,7 @@ MOST_BYTES = 4_000_000  # of all pictures together
 SIDE_PX = 240
 _QUALITY = 82
 _INNER, _OUTER = (190, 40, 0), (255, 255, 255)  # RGB
-_TOLD = {"deleted", "missing", "altered"}  # states without a picture to show
+_TOLD = {"deleted", "returned", "missing", "altered", "unreadable"}  # states without a picture to show
 
 
 def with_pictures(config: StationConfig, items: Sequence[GalleryItem]) -> tuple[GalleryItem, ...]:

@@ -11,6 +11,7 @@ def late_verdicts(database: sqlite3.Connection, span: Span) -> dict[int, str]:
     condition, values = where(span)
     # CROSS JOIN keeps SQLite from going through all records: late results are few.
     sql = f"""SELECT records.rowid, CASE WHEN json_valid(late_results.json)
-                                         THEN json_extract(late_results.json, '$.judgement.verdict') END
+                                  THEN CAST(json_extract(late_results.json, '$.judgement.verdict') AS BLOB) END
               FROM late_results CROSS JOIN records ON records.record_id = late_results.record_id WHERE {condition}"""
-    return {rowid: str(verdict or "unreadable") for rowid, verdict in database.execute(sql, values)}
+    rows = database.execute(sql, values)
+    return {rowid: (verdict or b"unreadable").decode("utf-8", "replace") for rowid, verdict in rows}

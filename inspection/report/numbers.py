@@ -41,7 +41,7 @@ def make_report(found: Facts, config: StationConfig, order: Order) -> Report:
     simulated = int(found.parts["simulated"].sum())
     facts = found.only(simulated=order.simulated)
     before = None if order.before is None else order.before.only(simulated=order.simulated)
-    totals = counting.totals(facts, simulated)
+    totals, left_out = counting.totals(facts, simulated), found.parts.height - facts.parts.height
     versions = VersionsHere(config, facts.parts)
     groups = _groups(facts, config.hmi.shifts, order.zone)
     hours = [row for row in groups["hour"] if isinstance(row, HourRow)]
@@ -52,7 +52,7 @@ def make_report(found: Facts, config: StationConfig, order: Order) -> Report:
     pareto, places, escapes = counting.pareto(facts), maps(facts, versions), escape_views(facts, versions)
     said = (
         *caveats.of_the_cameras(health, changed),
-        *caveats.caveats(facts, totals, station_id=config.station_id, simulated=simulated),
+        *caveats.caveats(facts, totals, station_id=config.station_id, simulated=simulated, left_out=left_out),
         *caveats.of_what_is_here(versions, look_at_names(config, facts.parts), places),
         *caveats.of_the_baseline(order.baseline, charts),
         *caveats.of_the_escapes(escapes),

@@ -1,7 +1,7 @@
 """Writes a report as one HTML file: no script, and no picture, font or style from elsewhere."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -65,6 +65,7 @@ def render(report: Report, language: Language) -> str:
     """The page as text."""
     wording = Wording(language, report.utc_offset)
     words = wording.words("page")
+    stages = [replace(row, stage=stage_name(row.stage, wording)) for row in report.stages]
     # Serials, lots and class names come from outside: whatever they hold is text, never markup.
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
@@ -81,7 +82,7 @@ def render(report: Report, language: Language) -> str:
         groups=_groups(report, wording),
         pareto=charts.pareto(report.pareto, words), trend=charts.trend(report, words, wording.zone),
         worst=_worst(report.hours), controls=[_control(report, view, wording) for view in report.charts],
-        stages=charts.stages(report.stages, words), health=condition.health(report, wording),
+        stages=charts.stages(stages, words), stage_rows=stages, health=condition.health(report, wording),
         judged=condition.judged(report, wording), rules=sorted({rule for view in report.charts for rule in view.chart.rules}),
         rises=[(row, condition.cause(row, wording)) for row in report.rises[:MOST_RISES]],
         maps=[(view, draw_map(view, wording)) for view in report.maps[:MOST_MAPS]],
@@ -89,6 +90,12 @@ def render(report: Report, language: Language) -> str:
         why=lambda item: _why(item, wording), not_covered=lambda text: _not_covered(text, wording),
         definitions=list(wording.words("define").values()),
     )  # fmt: skip
+
+
+def stage_name(name: str, wording: Wording) -> str:
+    """The name of a stage; with several cameras the camera's role stands before it."""
+    role, dot, stage = name.rpartition(".")
+    return f"{role}{dot}{wording.words('stage').get(stage, stage)}"
 
 
 def _style() -> str:

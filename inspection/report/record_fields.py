@@ -14,11 +14,18 @@ from typing import Any
 
 import polars as pl
 
+from inspection.types import RECORD_SCHEMA
+
 PLAIN: dict[str, Any] = {
     "station_id": pl.String, "simulated": pl.Boolean, "schema": pl.Int64, "recipe_sha256": pl.String,
     "model_sha256": pl.String, "evidence": pl.String,
 }  # fmt: skip
 NESTED = ("stage_ms", "measured")
+_KNOWN = range(1, RECORD_SCHEMA + 1)
+_SAID = {"trigger": pl.Struct({"trigger_id": pl.String}), "judgement": pl.Struct({"verdict": pl.String})}
+_REASONS = {"judgement": pl.Struct({"reasons": pl.List(pl.Struct({"rule_id": pl.String}))})}
+# How a record of an OK part is always written.  Such a one is not read whole: of a million that would take minutes.
+_PLAIN_OK = b'"judgement":{"verdict":"OK","reasons":[]}'
 # A quote within a JSON string is written \", so this can only be the field itself.
 _OBJECTS = {name: re.compile(f'"{name}":{{([^{{}}]*)}}'.encode()) for name in NESTED}
 _NAME = re.compile(rb'"([^"\\]+)":')
@@ -26,11 +33,15 @@ _NAME = re.compile(rb'"([^"\\]+)":')
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fields:
-    """Frames with a row a record, in their order; ``unreadable`` are the indices of damaged records."""
+    """Frames with a row a record, in their order; ``unreadable`` are the indices of damaged records.
+
+    ``is_plain_ok``: the record says OK and gives no reason; one of an OK part that does not is to be read whole.
+    """
 
     plain: pl.DataFrame
     stages: pl.DataFrame
     measured: pl.DataFrame
+    is_plain_ok: Sequence[bool]
     unreadable: tuple[int, ...] = ()
 
 
@@ -50,11 +61,13 @@ class FieldReader:
         """None where something is not as it is always written."""
         for again in (False, True):
             frame = self._parsed(lines)
-            if frame is None or frame.height != records or frame["station_id"].null_count():
+            if frame is None or frame.height != records or not _whole(frame):
                 return None
             nested = {name: self._opened(frame, name) for name in NESTED}
             if all(_values(one) == objects[name].count(b'":') for name, one in nested.items()):
-                return Fields(frame.select(list(PLAIN)), nested["stage_ms"], nested["measured"])
+                return Fields(
+                    frame.select(list(PLAIN)), nested["stage_ms"], nested["measured"], _plain_ok(lines, frame)
+                )
             if not again:
                 self._learn(objects)
         return None
@@ -62,7 +75,7 @@ class FieldReader:
     def _parsed(self, lines: bytes) -> pl.DataFrame | None:
         nested = {name: pl.Struct(dict.fromkeys(names, pl.Float32)) for name, names in self._names.items() if names}
         try:
-            return pl.read_ndjson(lines, schema=PLAIN | nested)
+            return pl.read_ndjson(lines, schema=PLAIN | _SAID | nested)
         except (pl.exceptions.PolarsError, ValueError):
             return None
 
@@ -74,6 +87,21 @@ class FieldReader:
             self._names[name] |= dict.fromkeys(key.decode("utf-8", "replace") for key in _NAME.findall(text))
 
 
+def _plain_ok(lines: bytes, frame: pl.DataFrame) -> list[bool]:
+    is_ok = (frame["judgement"].struct.field("verdict") == "OK").fill_null(value=False)
+    if lines.count(_PLAIN_OK) != is_ok.sum():  # else none of them has a reason, which takes longer to see
+        reasons = pl.read_ndjson(lines, schema=_REASONS)["judgement"].struct.field("reasons")
+        is_ok &= (reasons.list.len() == 0).fill_null(value=False)
+    return (is_ok & frame["trigger"].struct.field("trigger_id").is_not_null()).to_list()
+
+
+def _whole(frame: pl.DataFrame) -> bool:
+    """Whether each record has what every record has, and is of a schema that is known."""
+    if any(frame[name].null_count() for name in PLAIN if name != "evidence"):
+        return False
+    return bool(frame["schema"].is_between(_KNOWN[0], _KNOWN[-1]).all())
+
+
 def _values(frame: pl.DataFrame) -> int:
     return frame.height * frame.width - sum(column.null_count() for column in frame)
 
@@ -83,8 +111,11 @@ def _slow(texts: Sequence[bytes]) -> Fields:
     plain, stages, measured, unreadable = [], [], [], []
     for index, text in enumerate(texts):
         try:
-            row = json.loads(text)
-            found = [_plain(row[name]) for name in PLAIN]
+            row = json.loads(text.decode())
+            found = [_plain(row[name]) for name in PLAIN if name != "evidence"]
+            found.append(_plain(row.get("evidence", "")))
+            if row["schema"] not in _KNOWN:
+                raise ValueError(f"schema {row['schema']} is not known")
             times, values = _numbers(row["stage_ms"]), _numbers(row.get("measured", {}))
         except (ValueError, KeyError, TypeError, AttributeError):
             unreadable.append(index)
@@ -93,7 +124,7 @@ def _slow(texts: Sequence[bytes]) -> Fields:
         stages.append(times)
         measured.append(values)
     made = pl.DataFrame(plain, schema=PLAIN, orient="row", strict=False)
-    return Fields(made, _wide(stages), _wide(measured), tuple(unreadable))
+    return Fields(made, _wide(stages), _wide(measured), [False] * len(texts), tuple(unreadable))
 
 
 def _plain(value: object) -> object:

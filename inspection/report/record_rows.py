@@ -9,12 +9,15 @@ from typing import Any
 import polars as pl
 
 from inspection.report.contents import Span
-from inspection.report.not_ok_rows import NotOk
+from inspection.report.not_ok_rows import NotOk, record_of
 from inspection.report.record_fields import PLAIN, FieldReader, Fields
 from inspection.report.snapshot import where_in_order
+from inspection.sqlite_file import MARK, marked_text
+from inspection.types import Verdict
 
 PAGE = 10_000  # records that are turned into frames at once
 VERDICTS = ("ERROR", "OK", "NG", "REVIEW")  # in the order of their numbers
+OK = int(Verdict.OK)
 NAMES = pl.Categorical()
 PARTS: dict[str, Any] = {
     "rowid": pl.Int64, "record_id": pl.String, "serial": pl.String, "lot": NAMES, "recipe_id": NAMES,
@@ -47,15 +50,17 @@ def read_rows(database: sqlite3.Connection, span: Span) -> Rows:
     try:
         return _read(database, span)
     except sqlite3.OperationalError:  # one damaged text ends the whole query
-        database.text_factory = lambda text: text.decode("utf-8", "replace")
+        database.text_factory = marked_text
         return _read(database, span)
+    finally:
+        database.text_factory = str
 
 
 def _read(database: sqlite3.Connection, span: Span) -> Rows:
     condition, values = where_in_order(database, span)
     sql = f"""SELECT rowid, record_id, serial, lot, recipe_id, verdict, judged_at, CAST(json AS BLOB)
               FROM records WHERE {condition} ORDER BY rowid"""
-    gathered = _Gathered()
+    gathered = _Gathered(marked=database.text_factory is marked_text)
     cursor = database.execute(sql, values)
     with ThreadPoolExecutor(1, "records") as worker:  # takes one page apart while the next is read
         before: Future[None] | None = None
@@ -70,8 +75,9 @@ def _read(database: sqlite3.Connection, span: Span) -> Rows:
 
 @dataclass(eq=False)
 class _Gathered:
-    """The frames of the pages so far."""
+    """The frames of the pages so far; ``marked``: texts that are no UTF-8 have a mark before them."""
 
+    marked: bool
     parts: list[pl.DataFrame] = field(default_factory=list)
     findings: list[pl.DataFrame] = field(default_factory=list)
     reasons: list[pl.DataFrame] = field(default_factory=list)
@@ -85,12 +91,14 @@ class _Gathered:
         rowids, *plain, verdicts, times, texts = zip(*rows, strict=True)
         fields = self.reader.read(texts)
         not_ok = NotOk()
-        spoilt = {rowids[index] for index in fields.unreadable}
+        spoilt = {rowids[index] for index in fields.unreadable} | (_marked(rowids, plain) if self.marked else set())
         rules = [""] * len(rows)
-        for index in (index for index, verdict in enumerate(verdicts) if verdict != 1):
+        for index, is_plain_ok in enumerate(fields.is_plain_ok):
+            if not is_plain_ok and verdicts[index] == OK and record_of(texts[index], OK) is None:
+                spoilt.add(rowids[index])
+        for index in (index for index, verdict in enumerate(verdicts) if verdict != OK):
             if rowids[index] not in spoilt:
-                called = verdicts[index] in (2, 3)
-                rules[index] = not_ok.take_in(rowids[index], texts[index], called=called)
+                rules[index] = not_ok.take_in(rowids[index], texts[index], verdicts[index])
         parts = _parts((rowids, *plain), verdicts, _times(times), fields, rules)
         damaged = parts.filter(pl.col("judged_at").is_null() | pl.Series(verdicts).is_between(0, 3).not_())["rowid"]
         self.unreadable += len(not_ok.unreadable | spoilt | set(damaged))
@@ -107,6 +115,11 @@ class _Gathered:
             _together(self.parts, PARTS), _together(self.findings, FINDINGS), _together(self.reasons, REASONS),
             _together(self.stages, TIMED), _together(self.measured, TIMED), self.unreadable,
         )  # fmt: skip
+
+
+def _marked(rowids: Sequence[int], plain: Sequence[Sequence[Any]]) -> set[int]:
+    """Rows with a text that is no UTF-8."""
+    return {rowid for column in plain for rowid, text in zip(rowids, column, strict=True) if str(text).startswith(MARK)}
 
 
 def _times(texts: Sequence[str]) -> pl.Series:

@@ -13,7 +13,7 @@ from pathlib import Path
 from inspection.record_reader import BUSY_S, RecordReader
 from inspection.report.contents import Span
 from inspection.reviews import MARK, MIGRATIONS, REVIEWS, reviews_path
-from inspection.sqlite_file import Value, check_version, named
+from inspection.sqlite_file import Value, check_unwritten, check_version, named, read_only
 from inspection.store import RECORD_STORE
 
 
@@ -21,10 +21,11 @@ from inspection.store import RECORD_STORE
 def store_at_one_moment(path: Path) -> Iterator[sqlite3.Connection]:
     """The record store as it is now, until the block ends; StoreError when it is missing, damaged or of another kind."""
     RecordReader(path).close()  # says in words what is wrong with the file
-    with named(path, RECORD_STORE), closing(_read_only(path)) as database:
+    with named(path, RECORD_STORE), closing(read_only(path, busy_s=BUSY_S)) as database:
         database.execute("BEGIN")
         database.execute("SELECT 1 FROM records LIMIT 1").fetchone()  # the moment is that of the first reading
         yield database
+        check_unwritten(database, path)
 
 
 @contextmanager
@@ -34,7 +35,7 @@ def reviews_at_one_moment(store: Path) -> Iterator[sqlite3.Connection | None]:
     if not path.exists():
         yield None
         return
-    with named(path, REVIEWS), closing(_read_only(path)) as database:
+    with named(path, REVIEWS), closing(read_only(path, busy_s=BUSY_S)) as database:
         database.execute("BEGIN")
         version = int(database.execute("PRAGMA user_version").fetchone()[0])
         if version == 0:  # made this moment by the first page
@@ -44,11 +45,7 @@ def reviews_at_one_moment(store: Path) -> Iterator[sqlite3.Connection | None]:
         if int(database.execute("PRAGMA application_id").fetchone()[0]) != MARK:
             raise sqlite3.DatabaseError("it is not marked as a file of reviews")
         yield database
-
-
-def _read_only(path: Path) -> sqlite3.Connection:
-    uri = f"{path.absolute().as_uri()}?mode=ro"
-    return sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None)
+        check_unwritten(database, path)
 
 
 def where(span: Span) -> tuple[str, list[Value]]:

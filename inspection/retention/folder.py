@@ -14,7 +14,6 @@ from inspection.errors import StoreError, UsageError
 _FILE = re.compile(r"(\d{4}-\d\d-\d\d)/([A-Za-z0-9][A-Za-z0-9_-]{0,63})/([A-Za-z0-9][A-Za-z0-9_-]{0,129}\.(?:png|jpg))")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _LOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
@@ -52,37 +51,45 @@ class EvidenceFolder:
             return True
         return False
 
-    def check_writable(self, name: str) -> None:
-        """StoreError when nothing can be removed from a folder DATE/LOT; one that is not there is none of ours."""
-        date, _, lot = name.partition("/")
-        if not (_DATE.fullmatch(date) and _LOT.fullmatch(lot)):
-            return
-        with self._refusing(name), suppress(FileNotFoundError, NotADirectoryError), self._opened([date, lot]) as folder:
-            if os.fstatvfs(folder).f_flag & os.ST_RDONLY:
-                raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-            if not os.access(".", os.W_OK | os.X_OK, dir_fd=folder):
-                raise OSError(errno.EACCES, os.strerror(errno.EACCES))
-
-    @contextmanager
-    def _refusing(self, name: str) -> Iterator[None]:
-        """Say in words that files below a folder DATE/LOT may not be changed; any other OSError as it is."""
+    def lacks(self, file: str) -> bool:
+        """Whether no plain file lies under this name; one that cannot be looked at is taken to be there."""
         try:
-            yield
+            with self._beside(file) as (folder, name):
+                return not stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
         except OSError as error:
-            if error.errno not in _REFUSED:
-                raise
+            return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+    def check_there(self) -> None:
+        """StoreError when the folder is missing, cannot be read, or holds no day's folder: then its disk is elsewhere."""
+        fix = "mount the disk that it lies on, or correct `folder` in [evidence]; nothing was changed"
+        try:
+            names = os.listdir(self.root)  # noqa: PTH208
+        except FileNotFoundError as error:
             raise StoreError(
-                f"pictures in {self.root / name} can neither be replaced nor removed ({error.strerror})",
-                fix=f"mount the disk of {self.root} writable, and give the user that lineside runs as write permission on that "
-                "folder; the next pass goes on from there",
+                f"there is no evidence folder {self.root}, though the ledger knows pictures in it", fix=fix
             ) from error
+        except OSError as error:
+            raise StoreError(f"the evidence folder {self.root} cannot be read ({error.strerror})", fix=fix) from error
+        if not any(_DATE.fullmatch(name) for name in names):
+            raise StoreError(
+                f"the evidence folder {self.root} holds no day's pictures, though the ledger knows some in it",
+                fix=f"{fix}; where people removed them all, this ends with the next picture",
+            )
+
+    def refusal(self, file: str) -> str:
+        """Why a file can neither be replaced nor removed; "" when nothing speaks against it, or nothing lies there."""
+        try:
+            with self._beside(file) as (folder, name):
+                place, why = f"pictures in {self.root / file.rpartition('/')[0]}", _closed(folder)
+                if not why:
+                    place, why = f"the picture {self.root / file}", _fixed(folder, name)
+        except OSError as error:
+            place, why = f"the picture {self.root / file}", _said(error, (errno.EACCES, errno.EPERM))
+        return f"{place} can neither be replaced nor removed ({why})" if why else ""
 
     def make(self, file: str, content: bytes) -> None:
-        """Write a new file and bring it to the disk; OSError, also when something lies there already.
-
-        StoreError when the folder may not be changed.
-        """
-        with self._refusing(file.rpartition("/")[0]), self._beside(file) as (folder, name):
+        """Write a new file and bring it to the disk; OSError, also when something lies there already."""
+        with self._beside(file) as (folder, name):
             opened = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644, dir_fd=folder)
             with os.fdopen(opened, "wb") as stream:
                 stream.write(content)
@@ -91,8 +98,8 @@ class EvidenceFolder:
             os.fsync(folder)
 
     def remove(self, file: str) -> None:
-        """Remove a file; one that is gone already is removed.  StoreError when it may not be, OSError when the disk fails."""
-        with self._refusing(file.rpartition("/")[0]), suppress(FileNotFoundError), self._beside(file) as (folder, name):
+        """Remove a file; one that is gone already is removed.  OSError when that cannot be done."""
+        with suppress(FileNotFoundError), self._beside(file) as (folder, name):
             os.unlink(name, dir_fd=folder)
 
     def flush(self, folders: set[str]) -> None:
@@ -106,10 +113,10 @@ class EvidenceFolder:
     def drop_empty(self, before: str) -> int:
         """Remove empty folders DATE/LOT and DATE of days before ``before`` (ISO date); how many folders went.
 
-        Younger ones stay: the station may be about to write into them.
+        Younger ones stay: the station may be about to write into them.  So does the last one: see ``check_there``.
         """
         gone = 0
-        for date in self._folders([], _DATE):
+        for date in self._folders([], _DATE)[:-1]:
             if date < before:
                 gone += sum(self._dropped([date], lot) for lot in self._folders([date], _LOT))
                 gone += self._dropped([], date)
@@ -146,3 +153,28 @@ class EvidenceFolder:
             yield folder
         finally:
             os.close(folder)
+
+
+def _closed(folder: int) -> str:
+    """Why nothing can be removed from an opened folder; "" when something can."""
+    if os.fstatvfs(folder).f_flag & os.ST_RDONLY:
+        return os.strerror(errno.EROFS)
+    return "" if os.access(".", os.W_OK | os.X_OK, dir_fd=folder) else os.strerror(errno.EACCES)
+
+
+def _fixed(folder: int, name: str) -> str:
+    """Why this file cannot be removed from an opened folder that can be written; "" when nothing is known against it."""
+    about, user = os.fstat(folder), os.geteuid()
+    owners = (0, about.st_uid, os.stat(name, dir_fd=folder, follow_symlinks=False).st_uid)
+    if about.st_mode & stat.S_ISVTX and user not in owners:
+        return "it belongs to somebody else, in a folder with the sticky bit"
+    try:
+        # Only what may never be removed, immutable or append only, refuses this as "not permitted", and to everybody.
+        os.close(os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder))
+    except OSError as error:
+        return _said(error, (errno.EPERM,))
+    return ""
+
+
+def _said(error: OSError, refusing: tuple[int, ...]) -> str:
+    return os.strerror(error.errno or 0) if error.errno in refusing else ""

@@ -2,76 +2,44 @@
 
 import fcntl
 import logging
-import shutil
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import islice
-from math import ceil
 from pathlib import Path
 
 import cv2
 
-from inspection.audit.findings import HOW_ENTERED, Unknown
+from inspection.audit.findings import FEW, HOW_ENTERED, Unknown
 from inspection.audit.unknown import unknown_files
 from inspection.config import StationConfig
 from inspection.errors import StoreError
-from inspection.evidence_ledger import LEDGER, MARK, MIGRATIONS, EvidenceLedger, Rows, ledger_path, total_bytes
+from inspection.evidence_ledger import LEDGER, EvidenceLedger, ledger_path, total_bytes
 from inspection.log import event
-from inspection.read_only import ReadOnlyFile
+from inspection.retention.ages import Clock
 from inspection.retention.budget import Budget
 from inspection.retention.folder import EvidenceFolder
-from inspection.retention.reserve import Reserve
-from inspection.retention.section import RetentionSection
+from inspection.retention.limit import over_limit
+from inspection.retention.missing import Missing, missing_files
+from inspection.retention.reserve import BYTES, Reserve
 from inspection.retention.selection import Parts, Selection
 from inspection.retention.steps import Done, Order, Signer, Steps
 from inspection.retention.stop import Stop
+from inspection.retention.summary import REFUSED, Summary
 from inspection.signing_keys import read_private_key
 from inspection.types import utc_now
 
 AT_ONCE = 16  # records that share the commits of the ledger
 MOST_LEFT = 100_000
 LOOK_S = 3600.0  # between two looks for files that the ledger does not know
+WORDS = replace(
+    LEDGER,
+    no_space=f"free {BYTES // 1024} KiB or more on that disk by other means: a tombstone needs room before its pictures can go",
+)
 _YOUNG = timedelta(days=2)  # folders of these days may be written into
-
-
-@dataclass(slots=True)
-class Summary:
-    """What one pass did.  ``over_bytes`` are left above the limit; ``protected`` counts parts that may not go, by reason.
-
-    ``unknown`` are files that the ledger does not know: retention leaves them alone, and no limit counts them.
-    """
-
-    compressed: int = 0
-    deleted: int = 0
-    freed_bytes: int = 0
-    total_bytes: int = 0
-    over_bytes: int = 0
-    protected: Counter[str] = field(default_factory=Counter)
-    left: dict[str, str] = field(default_factory=dict)
-    unknown: Unknown = field(default_factory=Unknown)
-
-    def add(self, done: Done) -> None:
-        """Count what a batch did."""
-        self.compressed += done.compressed
-        self.deleted += done.deleted
-        self.freed_bytes += done.freed_bytes
-        self.left |= done.left
-
-
-def over_limit(section: RetentionSection, folder: Path, total: int) -> tuple[int, str]:
-    """How many bytes of ``total``, what the pictures take, are to go, and by which limit; (0, "") when none are."""
-    disk = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists()))
-    over = (
-        (total - section.max_gb * 1e9, section.max_gb, f"limit: max_gb = {section.max_gb:g}"),
-        (total - section.max_share * disk.total, section.max_share, f"limit: max_share = {section.max_share:g}"),
-        (section.min_free_gb * 1e9 - disk.free, section.min_free_gb, f"limit: min_free_gb = {section.min_free_gb:g}"),
-    )
-    most, _, words = max((one for one in over if one[1]), default=(0, 0, ""))
-    return (ceil(most), words) if most > 0 else (0, "")
+_MOST_SHARE = 0.1  # of the time may go into looking for missing files
 
 
 class Retention:
@@ -87,8 +55,12 @@ class Retention:
         self._config = config
         self._left: set[str] = set()
         self._told = ""
+        self._refused: set[str] = set()
         self._unknown = Unknown()
         self._looked_s = -LOOK_S
+        self._clock = Clock()
+        self._missing = Missing()
+        self._look_again_s = 0.0
         self._stack = ExitStack()
         cv2.setNumThreads(1)
         store = Path(config.store)
@@ -100,7 +72,6 @@ class Retention:
             self._claim(store)
             self._reserve = Reserve(store.with_name(f"{store.name}.evidence.reserve"))
             self._reserve.write(lambda: self._open(ledger_path(store)))
-            self._reserve.hold()
         except BaseException:
             self._stack.close()
             raise
@@ -114,44 +85,81 @@ class Retention:
         self._stack.close()
 
     def one_pass(self, now: datetime | None = None) -> Summary:
-        """Finish what a kill left open, do what the rules ask for, then free what the limit asks for."""
-        summary = Summary()
-        self._steps.finish()
+        """Finish what was left open, do what the rules ask for, then free what the limit asks for.
+
+        What a file or folder refuses is in the summary; the rest is done.
+        """
+        if any(self._ledger.rows(f"SELECT 1 FROM {table} LIMIT 1") for table in ("present", "unfinished")):
+            self._folder.check_there()
+        self._reserve.hold()
+        summary = Summary(refused=self._steps.finish())
         now = now or utc_now()
+        self._clock.read(self._ledger, self.budget)
         selection = Selection(
-            self._ledger, self._parts, self.section, now=now, budget=self.budget, left=self._left
+            self._ledger, self._parts, self.section, now=now, aged_to=self._clock.limit(now), budget=self.budget,
+            left=self._left,
         )  # fmt: skip
         try:
             self._carry_out(selection.by_rules(), summary)
         except OSError as error:  # a full disk has no room for a JPEG beside its PNG; deleting makes some
             event("retention.disk", level=logging.WARNING, why=str(error))
-            self._steps.finish()
+            summary.refused |= self._steps.finish()
         self._keep_limit(selection, summary)
         with self.budget.spend():
             self._folder.drop_empty((now - _YOUNG).date().isoformat())
             self._reserve.hold()
         summary.protected = selection.protected
+        summary.add(Done(left=selection.unreadable))
+        self._left |= selection.unreadable.keys()
         summary.unknown = self._look()
         self._tell(summary)
         return summary
 
     def _keep_limit(self, selection: Selection, summary: Summary) -> None:
         total = total_bytes(self._ledger)
+        hourly = time.monotonic() >= self._looked_s + LOOK_S
+        # Only what lies there can make room: before anything goes for a limit the disk itself is asked.
+        if hourly or over_limit(self.section, self._folder.root, total)[0]:
+            self._look_for_missing()
+        total -= self._missing.bytes
         over, words = over_limit(self.section, self._folder.root, total)
-        if over:
-            self._carry_out(selection.by_limit(over, words), summary)
-            left = total_bytes(self._ledger)
-            summary.over_bytes = max(0, over - (total - left))
-            total = left
-        summary.total_bytes = total
+        orders = selection.by_limit(words)
+        while over > 0 and not self.stop.is_set() and (some := _enough(orders, over)):
+            freed = self._carry_out(some, summary)
+            over, total = over - freed, total - freed
+        summary.over_bytes, summary.total_bytes, summary.missing = max(0, over), total, self._missing
 
-    def _carry_out(self, orders: Iterator[Order], summary: Summary) -> None:
+    def _carry_out(self, orders: Iterable[Order], summary: Summary) -> int:
+        """Carry out orders, so many at once; how many bytes that freed."""
+        orders, before = iter(orders), summary.freed_bytes
         while not self.stop.is_set() and (some := list(islice(orders, AT_ONCE))):
             done = self._steps.carry_out(some)
             if len(self._left) > MOST_LEFT:
                 self._left.clear()
             self._left |= done.left.keys()
             summary.add(done)
+        return summary.freed_bytes - before
+
+    def _look_for_missing(self) -> None:
+        """Which files are missing, as of now; no more often than ``_MOST_SHARE`` of the time allows."""
+        began_s = time.monotonic()
+        if began_s < self._look_again_s:
+            return
+        found, walk = Missing(), missing_files(self._ledger, self._folder)
+        while not self.stop.is_set():
+            with self.budget.spend():
+                some = next(walk, None)
+            if some is None:
+                ended_s = time.monotonic()
+                self._look_again_s = ended_s + (ended_s - began_s) / _MOST_SHARE
+                if found.files and found.files != self._missing.files:
+                    event(
+                        "retention.missing", level=logging.WARNING, files=found.files, first=found.first,
+                        mb=round(found.bytes / 1e6, 1), fix="`lineside audit STATION.toml --pictures` names all of them",
+                    )  # fmt: skip
+                self._missing = found
+                break
+            found.add(some)
 
     def _look(self) -> Unknown:
         """What the ledger does not know, as of this pass or of one within the last hour."""
@@ -181,6 +189,12 @@ class Retention:
             )  # fmt: skip
         for record_id, why in summary.left.items():
             event("retention.left", level=logging.WARNING, record_id=record_id, why=why)
+        if new := {*summary.refused.values()} - self._refused:
+            event(
+                "retention.refused", level=logging.ERROR, records_or_files=len(summary.refused), what=sorted(new)[:FEW],
+                fix=REFUSED,
+            )  # fmt: skip
+        self._refused = {*summary.refused.values()}
         told = f"{summary.over_bytes // 100_000_000} {sorted(summary.protected)}" if summary.over_bytes else ""
         if told != self._told and told:
             event(
@@ -190,7 +204,7 @@ class Retention:
         self._told = told
 
     def _open(self, path: Path) -> None:
-        self._ledger = EvidenceLedger(path)
+        self._ledger = EvidenceLedger(path, kind=WORDS)
         self._stack.callback(self._ledger.close)
 
     def _claim(self, store: Path) -> None:
@@ -209,35 +223,9 @@ class Retention:
             ) from error
 
 
-def planned(config: StationConfig, now: datetime | None = None) -> tuple[Summary, Counter[str]]:
-    """What a pass would do now, and how many records by each rule; nothing is written."""
-    section, summary, by_rule = config.retention, Summary(), Counter[str]()
-    ledger: Rows = ReadOnlyFile(ledger_path(Path(config.store)), LEDGER, mark=MARK, newest=len(MIGRATIONS))
-    with ExitStack() as stack:
-        stack.callback(ledger.close)  # type: ignore[attr-defined]
-        parts = Parts(config)
-        stack.callback(parts.close)
-        budget = Budget(1000, lambda seconds: None)
-        selection = Selection(ledger, parts, section, now=now or utc_now(), budget=budget, left=set())
-        taken = _count(selection.by_rules(), by_rule)
-        summary.total_bytes = total_bytes(ledger)
-        over, words = over_limit(section, Path(config.evidence.folder), summary.total_bytes)
-        gone = {record_id for record_id, keep in taken.items() if keep == "nothing"}
-        selection.left |= gone
-        _count(selection.by_limit(over - sum(_bytes_of(ledger, record_id) for record_id in gone), words), by_rule)
-        summary.protected = selection.protected
-        for some in unknown_files(Path(config.evidence.folder), ledger.rows):
-            summary.unknown = summary.unknown.with_more(some)
-    return summary, by_rule
-
-
-def _count(orders: Iterable[Order], by_rule: Counter[str]) -> dict[str, str]:
-    taken: dict[str, str] = {}
-    for order in orders:
-        taken[order.record_id] = order.keep
-        by_rule[order.rule] += 1
-    return taken
-
-
-def _bytes_of(ledger: Rows, record_id: str) -> int:
-    return int(ledger.rows("SELECT bytes FROM present WHERE record_id = ?", (record_id,))[0][0])
+def _enough(orders: Iterator[Order], over_bytes: int) -> list[Order]:
+    """The next orders that together free so many bytes, no more of them than share the commits of the ledger."""
+    some: list[Order] = []
+    while len(some) < AT_ONCE and sum(one.bytes for one in some) < over_bytes and (one := next(orders, None)):
+        some.append(one)
+    return some

@@ -30,7 +30,8 @@ class RetentionRule(Section):
     )
     after_days: float = Field(
         ge=0, le=36500, allow_inf_nan=False,
-        description="age from which it fits, days, counted up to the newest picture so that no clock set wrong ages them",
+        description="age from which it fits, days, counted up to a day after the newest picture; a clock that leaps ahead by "
+        "more than 62 days ages none unless pictures show that it stayed so for a day",
     )  # fmt: skip
     keep: Keep = Field(
         description="lossless = as written, can be replayed; compressed = frames as JPEG, raw pictures deleted; nothing = "

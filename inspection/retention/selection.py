@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from heapq import merge
 from pathlib import Path
 
 from inspection.config import StationConfig
-from inspection.evidence_ledger import Present, Rows, newest, present
+from inspection.errors import StoreError
+from inspection.evidence_ledger import Present, Rows, present
 from inspection.record_reader import RecordReader
 from inspection.retention.budget import Budget
 from inspection.retention.rules import GROUPS, Part, fitting, named, protection, to_be_done
@@ -18,7 +19,6 @@ from inspection.types import Record
 
 _PAGE = 100  # records looked at without a pause
 _END = "9999"  # after every time
-STANDSTILL = timedelta(days=1)
 FRESH = timedelta(seconds=10)  # the record of a picture, or its late result, may still be on its way into the store
 
 
@@ -35,14 +35,22 @@ class Parts:
         self._records.close()
         self._reviews.close()
 
-    def of(self, one: Present) -> Part:
-        """What a rule asks about the part; StoreError when a file cannot be read."""
+    def of(self, one: Present) -> Part | str:
+        """What a rule asks about the part; where its own rows cannot be read why not.  StoreError when a file cannot be."""
+        try:
+            return self._of(one)
+        except (StoreError, ValueError, OverflowError) as error:
+            self._records.last_rowid()  # StoreError when it is not this record alone
+            self._reviews.rows("SELECT 1 FROM reviews LIMIT 1")
+            return error.what if isinstance(error, StoreError) else f"what is known of it cannot be read ({error})"
+
+    def _of(self, one: Present) -> Part:
         reviews = reviews_of(self._reviews, one.record_id)
         decided = standing(reviews)
         # An OK part has no findings, and no true result that came later: its record tells nothing more.
         record = None if one.verdict == "OK" else self._records.find(one.record_id)
         return Part(
-            one.verdict, datetime.fromisoformat(one.since),
+            one.verdict, datetime.fromisoformat(one.since).astimezone(UTC),
             late_verdict=record.late.judgement.verdict.name if record and record.late else "",
             classes=_classes(record), disposition=decided.disposition if decided else None,
             reviews=len(reviews), known=record is not None,
@@ -55,22 +63,29 @@ def _classes(record: Record | None) -> frozenset[str]:
 
 
 class Selection:
-    """One look at everything that lies on the disk, at the time ``now``.
+    """One look at everything that lies on the disk, at the time ``now``; pictures age up to ``aged_to``.
 
     ``protected`` counts the parts that a rule or the limit would have liked to touch and may not, by reason.  Records in
-    ``left`` are passed over.
+    ``left`` are passed over; ``unreadable`` are those of which too little can be read to decide, with why.
     """
 
     def __init__(
-        self, ledger: Rows, parts: Parts, section: RetentionSection, *, now: datetime, budget: Budget, left: set[str]
+        self,
+        ledger: Rows,
+        parts: Parts,
+        section: RetentionSection,
+        *,
+        now: datetime,
+        aged_to: datetime,
+        budget: Budget,
+        left: set[str],
     ) -> None:
         self._ledger, self._parts, self._rules = ledger, parts, section.rules
         self._budget = budget
         self._seen: set[str] = set()  # parts that were counted as protected
         self.protected: Counter[str] = Counter()
-        last = newest(ledger)
-        # While no pictures come in none grows older: neither a holiday nor a clock that leapt ahead empties the folder.
-        self.now = min(now, datetime.fromisoformat(last) + STANDSTILL) if last else now
+        self.unreadable: dict[str, str] = {}
+        self._now, self._aged_to = now, aged_to
         self.left = left
 
     def by_rules(self) -> Iterator[Order]:
@@ -78,29 +93,28 @@ class Selection:
         for rule in self._rules:
             if rule.keep == "lossless":
                 continue
-            before = (self.now - timedelta(days=rule.after_days)).isoformat()
+            before = (self._aged_to - timedelta(days=rule.after_days)).isoformat()
             for verdict in rule.verdicts:
                 for one, part in self._parts_of(verdict, before, lossless=rule.keep == "compressed"):
-                    if to_be_done(self._rules, part, self.now) is rule:
-                        yield Order(one.record_id, rule.keep, named(self._rules, rule))
-                    elif fitting(self._rules, part, self.now) is rule:
+                    if to_be_done(self._rules, part, self._aged_to) is rule:
+                        yield Order(one.record_id, rule.keep, named(self._rules, rule), one.bytes)
+                    elif fitting(self._rules, part, self._aged_to) is rule:
                         self._note(one, part)
 
-    def by_limit(self, over_bytes: int, limit: str) -> Iterator[Order]:
-        """Deletions until so many bytes are freed: see GROUPS; parts that a rule keeps losslessly go last."""
+    def by_limit(self, limit: str) -> Iterator[Order]:
+        """Deletions in the order in which pictures go, for as long as it is asked: see GROUPS; parts that a rule keeps
+        losslessly go last.
+        """
         for wished in (False, True):
             for group in GROUPS:
                 for one, part in merge(*(self._parts_of(verdict, _END) for verdict in group), key=_age):
-                    if over_bytes <= 0:
-                        return
                     if protection(part):
                         self._note(one, part)
                     elif wished == self._is_wished(part):
-                        over_bytes -= one.bytes
-                        yield Order(one.record_id, "nothing", limit)
+                        yield Order(one.record_id, "nothing", limit, one.bytes)
 
     def _is_wished(self, part: Part) -> bool:
-        rule = fitting(self._rules, part, self.now)
+        rule = fitting(self._rules, part, self._aged_to)
         return rule is not None and rule.keep == "lossless"
 
     def _note(self, one: Present, part: Part) -> None:
@@ -111,7 +125,7 @@ class Selection:
     def _parts_of(self, verdict: str, before: str, *, lossless: bool = False) -> Iterator[tuple[Present, Part]]:
         """Parts with pictures on the disk, the oldest first, read a page at a time."""
         after = ("", "")
-        before = min(before, (self.now - FRESH).isoformat())
+        before = min(before, (self._now - FRESH).isoformat())
         while True:
             with self._budget.spend():
                 page = present(self._ledger, verdict, before, after=after, limit=_PAGE, lossless=lossless)
@@ -119,7 +133,8 @@ class Selection:
             if not page:
                 return
             after = (page[-1].since, page[-1].record_id)
-            yield from parts
+            self.unreadable |= {one.record_id: why for one, why in parts if isinstance(why, str)}
+            yield from ((one, part) for one, part in parts if isinstance(part, Part))
 
 
 def _age(found: tuple[Present, Part]) -> tuple[str, str]:

@@ -22,57 +22,44 @@ from inspection.chain import canonical
 from inspection.evidence_ledger import (
     Compressed,
     EvidenceLedger,
-    Picture,
     Tombstone,
-    compressed_of,
-    deleted_of,
-    pictures_of,
     unfinished,
 )
 from inspection.log import event
 from inspection.retention.budget import Budget
 from inspection.retention.folder import EvidenceFolder
+from inspection.retention.lying import Lying, frames_of, lying_of, raw_of, refusal_of
 from inspection.retention.section import Keep
 from inspection.signing_keys import fingerprint_of, raw_public
 from inspection.types import utc_now
 
 _PAGE = 500
 _MOST_BYTES = 1 << 30
-_RAW = "_raw"
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to become of the pictures of a record, and the rule in words."""
+    """What is to become of the pictures of a record, and the rule in words; ``bytes`` is what they take by the ledger."""
 
     record_id: str
     keep: Keep
     rule: str
-
-
-@dataclass(frozen=True, slots=True)
-class Lying:
-    """A file that should lie on the disk."""
-
-    record_id: str
-    file: str
-    sha256: str
     bytes: int
-
-    @property
-    def jpeg(self) -> str:
-        """What it is called when it is compressed."""
-        return f"{self.file.removesuffix('.png')}.jpg"
 
 
 @dataclass(slots=True)
 class Done:
-    """What a run did: files, and the bytes that were freed; ``left`` are records that were not touched, with why."""
+    """What a run did: files, and the bytes that were freed; ``left`` are records that were not touched, with why.
+
+    ``refused`` are records that could not be touched, and files that could not be removed, with why: the next pass tries
+    them again.
+    """
 
     compressed: int = 0
     deleted: int = 0
     freed_bytes: int = 0
     left: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 class Signer:
@@ -93,8 +80,8 @@ class Signer:
 class Steps:
     """Carries out orders on one evidence folder.  ``write`` does what writes the ledger (see Reserve).
 
-    StoreError when the ledger or a folder cannot be written, OSError when the disk refuses; what was begun then is put right by the
-    next ``finish``.
+    StoreError when the ledger cannot be written, OSError when the disk has no room for a JPEG; what was begun then is put right
+    by the next ``finish``.
     """
 
     def __init__(
@@ -103,28 +90,31 @@ class Steps:
     ) -> None:  # fmt: skip
         self._ledger, self._folder, self._signer = ledger, folder, signer
         self._quality, self._budget, self._write = quality, budget, write
+        self._shut: dict[str, str] = {}  # folders in which a removal failed though nothing spoke against it, with why
 
-    def finish(self) -> int:
-        """Put right what a kill left open; how many files that were."""
-        count = 0
-        while page := unfinished(self._ledger, _PAGE):
+    def finish(self) -> dict[str, str]:
+        """Put right what a kill or a refusal left open; the files that still cannot be removed, with why."""
+        count, after, refused = 0, "", dict[str, str]()
+        self._shut.clear()
+        while page := unfinished(self._ledger, _PAGE, after=after):
+            after = page[-1][0]
             with self._budget.spend():
-                for file, step, digest in page:
-                    self._put_right(file, step, digest)
-                self._close([file for file, _, _ in page])
-            count += len(page)
+                done = [file for file, step, digest in page if self._is_put_right(file, step, digest, refused)]
+                self._close(done)
+            count += len(done)
         if count:
             event("retention.finished", files=count)
-        return count
+        return refused
 
     def carry_out(self, orders: Sequence[Order]) -> Done:
         """Compress and delete; all of a record's pictures or none of them."""
         done = Done()
         with self._budget.spend():
-            lying = {order.record_id: self._lying(order.record_id) for order in orders}
+            lying = {order.record_id: lying_of(self._ledger, order.record_id) for order in orders}
             # Before anything is put down: what cannot be removed is not to be called deleted.
-            for name in {one.file.rpartition("/")[0] for files in lying.values() for one in files}:
-                self._folder.check_writable(name)
+            whys = {record_id: self._refusal(files) for record_id, files in lying.items()}
+        done.refused |= {record_id: why for record_id, why in whys.items() if why}
+        orders = [order for order in orders if order.record_id not in done.refused]
         compressed: list[Compressed] = []
         tombstones: list[Tombstone] = []
         to_make = self._begun([lying[order.record_id] for order in orders if order.keep == "compressed"])
@@ -133,15 +123,14 @@ class Steps:
             if order.keep == "compressed":
                 made = self._made(order, files, done)
                 compressed += made
-                graves = _raw(files) if made else []
+                graves = raw_of(files) if made else []
             else:
                 graves = files
                 if not files:
                     done.left[order.record_id] = "the ledger knows of no file that is left"
             if graves and order.record_id not in done.left and self._are_whole(graves, done):
                 tombstones.append(self._signer.tombstone(order.record_id, graves, order.rule))
-                done.freed_bytes += sum(one.bytes for one in graves)
-        self._settle(compressed, tombstones, done)
+        self._settle(compressed, tombstones, {one.file: one.bytes for files in lying.values() for one in files}, done)
         unmade = {*to_make} - {row.new_file for row in compressed}
         if unmade:
             self._write(lambda: self._ledger.finished(sorted(unmade)))
@@ -152,23 +141,38 @@ class Steps:
     def _begun(self, records: list[list[Lying]]) -> list[str]:
         """Put down which JPEGs are to be made; a name that is taken already is not one of them."""
         with self._budget.spend():
-            names = [one.jpeg for files in records for one in _frames(files)]
+            names = [one.jpeg for files in records for one in frames_of(files)]
             free = [name for name in names if not self._folder.has(name)]
             if free:
                 self._write(lambda: self._ledger.begin_making(free))
         return free
 
-    def _settle(self, compressed: list[Compressed], tombstones: list[Tombstone], done: Done) -> None:
+    def _settle(
+        self, compressed: list[Compressed], tombstones: list[Tombstone], sizes: dict[str, int], done: Done
+    ) -> None:
         with self._budget.spend():
             if compressed or tombstones:
                 self._write(lambda: self._ledger.put_down(compressed, tombstones))
-            old = [row.file for row in compressed] + [file for row in tombstones for file, _ in row.named]
-            for file in old:
-                self._folder.remove(file)
-            self._close(old)
+            buried = [file for row in tombstones for file, _ in row.named]
+            gone = [file for file in [row.file for row in compressed] + buried if self._is_removed(file, done.refused)]
+            self._close(gone)
         done.compressed += len(compressed)
-        done.deleted += len(old) - len(compressed)
-        done.freed_bytes -= sum(row.new_bytes for row in compressed)
+        done.deleted += len({*gone} & {*buried})
+        done.freed_bytes += sum(sizes[file] for file in gone) - sum(row.new_bytes for row in compressed)
+
+    def _is_removed(self, file: str, refused: dict[str, str]) -> bool:
+        """Remove a file; one that cannot be goes into ``refused``, its step stays open, and the others go on."""
+        try:
+            self._folder.remove(file)
+        except OSError as error:
+            refused[file] = f"the picture {self._folder.root / file} cannot be removed ({error.strerror})"
+            self._shut[file.rpartition("/")[0]] = refused[file]
+            return False
+        return True
+
+    def _refusal(self, files: Sequence[Lying]) -> str:
+        shut = (self._shut.get(one.file.rpartition("/")[0], "") for one in files)
+        return next(filter(None, shut), "") or refusal_of(self._folder, files)
 
     def _close(self, files: list[str]) -> None:
         """The files are what the ledger says: bring that to the disk, then say so."""
@@ -176,24 +180,22 @@ class Steps:
             self._folder.flush({file.rpartition("/")[0] for file in files})
             self._write(lambda: self._ledger.finished(files))
 
-    def _put_right(self, file: str, step: str, digest: str) -> None:
+    def _is_put_right(self, file: str, step: str, digest: str, refused: dict[str, str]) -> bool:
+        if why := self._folder.refusal(file):
+            refused[file] = why
+            return False
         if step == "make":
-            self._folder.remove(file)
-            return
+            return self._is_removed(file, refused)
         content = self._folder.read(file, _MOST_BYTES)
         if content is None:
-            return  # gone already, or a link that is not ours
+            if self._folder.lacks(file):
+                return True  # gone already, or a link that is not ours
+            refused[file] = f"the picture {self._folder.root / file} was to be removed, and cannot be read"
+            return False
         if _sha256(content) == digest:
-            self._folder.remove(file)
-        else:
-            event("retention.left", file=file, why="it is not what was to be removed any more")
-
-    def _lying(self, record_id: str) -> list[Lying]:
-        """The files of a record that should lie on the disk now."""
-        compressed = compressed_of(self._ledger, record_id)
-        buried = {file for tombstone in deleted_of(self._ledger, record_id) for file, _ in tombstone.named}
-        now = [_now(picture, compressed.get(picture.file)) for picture in pictures_of(self._ledger, record_id)]
-        return [one for one in now if one.file not in buried]
+            return self._is_removed(file, refused)
+        event("retention.left", file=file, why="it is not what was to be removed any more")
+        return True
 
     def _are_whole(self, files: list[Lying], done: Done) -> bool:
         """Whether all files are what the ledger says; what is missing or altered is left for people to see."""
@@ -210,16 +212,15 @@ class Steps:
     def _made(self, order: Order, files: list[Lying], done: Done) -> list[Compressed]:
         """Make the JPEGs of a record; [] when one cannot be made, is no gain, or a picture is not what was written."""
         made: list[Compressed] = []
-        if not _frames(files):
+        if not frames_of(files):
             done.left[order.record_id] = "there is no PNG to compress"
-        for one in _frames(files):
+        for one in frames_of(files):
             with self._budget.spend():
                 row = self._one_made(order, one, done)
             if row is None:
                 self._undo(made)
                 return []
             made.append(row)
-        done.freed_bytes += sum(one.bytes for one in _frames(files))
         return made
 
     def _one_made(self, order: Order, one: Lying, done: Done) -> Compressed | None:
@@ -260,24 +261,6 @@ def _json(rows: list[list[str]]) -> str:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _now(picture: Picture, compressed: Compressed | None) -> Lying:
-    if compressed is None:
-        return Lying(picture.record_id, picture.file, picture.sha256, picture.bytes)
-    return Lying(picture.record_id, compressed.new_file, compressed.new_sha256, compressed.new_bytes)
-
-
-def _raw(files: Sequence[Lying]) -> list[Lying]:
-    """What the sensor gave beside a frame: more than a JPEG can hold."""
-    stems = {one.file.removesuffix(".png") for one in files}
-    return [one for one in files if one.file.endswith(f"{_RAW}.png") and one.file.removesuffix(f"{_RAW}.png") in stems]
-
-
-def _frames(files: Sequence[Lying]) -> list[Lying]:
-    """The PNGs that a JPEG can stand for."""
-    raw = _raw(files)
-    return [one for one in files if one.file.endswith(".png") and one not in raw]
 
 
 def _as_jpeg(content: bytes, quality: int) -> bytes | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 
-from inspection.errors import UsageError
+from inspection.errors import UsageError, system_words
 from inspection.web.steady import SteadyProtocol
 
 MOST_FILES = 8192  # open at once: connections that are not yet through with the TLS greeting need one each, too
@@ -22,7 +22,7 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=64)
     except OSError as error:
         raise UsageError(
-            f"cannot listen on {host} port {port} ({error.strerror or error})",
+            f"cannot listen on {host} port {port} ({system_words(error)})",
             fix="end the other program on this port or choose another one; the address must be one of this computer",
         ) from error
 

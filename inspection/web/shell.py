@@ -53,6 +53,15 @@ LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 Endpoint = Callable[[Request], Response] | Callable[[Request], Awaitable[Response]]
 
 
+class Refused(HTTPException):
+    """A request that is refused: ``word`` names what is said (``what_WORD``, ``fix_WORD``), ``named`` fills that in."""
+
+    def __init__(self, status: int, word: str, **named: str | Role) -> None:
+        super().__init__(status, word)
+        self.word = word
+        self.named = named
+
+
 def make_app(
     pages: Sequence[BaseRoute], *, guard: Guard, templates: Sequence[Path] = (), static: Mapping[str, Path] | None = None,
     language: Language = "en", local_only: bool = True, secure: bool = False, links: Sequence[Link] = (),
@@ -95,7 +104,7 @@ def page(path: str, endpoint: Endpoint, *, role: Role = Role.OPERATOR, methods: 
         state.csrf_token = session.csrf_token if session else visitor or secrets.token_urlsafe(24)
         state.language = _language(request)
         if state.user.role < role:
-            response = _refused(request, session)
+            response = _refused(request, session, role)
         elif session and session.confined_to and request.url.path not in session.confined_to and role > Role.NOBODY:
             response = _sent_to(request, session.confined_to[0])
         else:
@@ -158,7 +167,7 @@ async def _read(request: Request, token: str) -> None:
     given = request.headers.get("x-csrf-token", "")
     # Cookies do not tell the ports of a computer apart, the browser does.
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        raise HTTPException(403, "this was sent by a page of another origin")
+        raise Refused(403, "origin")
     if kind.startswith(("application/x-www-form-urlencoded", "multipart/form-data")):
         form = await request.form(max_files=4, max_fields=200)
         request.state.form = form
@@ -169,10 +178,10 @@ async def _read(request: Request, token: str) -> None:
         except ValueError as error:
             raise HTTPException(400, f"this is no JSON: {error}") from error
     if not token or not hmac.compare_digest(token.encode(), given.encode()):
-        raise HTTPException(403, "the page is out of date or of another origin: load it again")
+        raise Refused(403, "stale")
 
 
-def _refused(request: Request, session: Session | None) -> Response:
+def _refused(request: Request, session: Session | None, role: Role) -> Response:
     login = request.app.state.guard.login_path()
     if session is None and login:
         if request.headers.get("hx-request"):
@@ -180,8 +189,8 @@ def _refused(request: Request, session: Session | None) -> Response:
         if request.method in READING and not wants_json(request):
             wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
             return RedirectResponse(f"{login}?next={quote(wanted)}", status_code=303)
-        raise HTTPException(401, "log in again")
-    raise HTTPException(403, f"{session.user.name if session else 'nobody'} may not do this")
+        raise Refused(401, "log_in")
+    raise Refused(403, "role", role=role, person=session.user.name if session else "-")
 
 
 def _sent_to(request: Request, path: str) -> Response:
@@ -190,7 +199,7 @@ def _sent_to(request: Request, path: str) -> Response:
         return Response(status_code=403, headers={"HX-Redirect": path})
     if request.method in READING and not wants_json(request):
         return RedirectResponse(path, status_code=303)
-    raise HTTPException(403, "choose a password of your own first")
+    raise Refused(403, "password")
 
 
 def _set_cookies(request: Request, response: Response, session: Session | None) -> None:
@@ -225,9 +234,16 @@ def _said(request: Request, status: int, what: str, fix: str = "") -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     status = int(getattr(error, "status_code", 500))
     detail = str(getattr(error, "detail", error))
-    t = words(_language(request), "error")
-    what = t["what_404"] if (status, detail) == (404, "Not Found") else detail  # what Starlette itself says
-    return _said(request, status, what, t.get(f"fix_{status}", ""))
+    language = _language(request)
+    t = words(language, "error")
+    if not isinstance(error, Refused):
+        what = t["what_404"] if (status, detail) == (404, "Not Found") else detail  # what Starlette itself says
+        return _said(request, status, what, t.get(f"fix_{status}", ""))
+    what, fix = t[f"what_{error.word}"], t[f"fix_{error.word}"]
+    for name, value in error.named.items():
+        shown = words(language, "accounts")[f"role_{value.name.lower()}"] if isinstance(value, Role) else value
+        what, fix = what.replace(f"{{{name}}}", shown), fix.replace(f"{{{name}}}", shown)
+    return _said(request, status, what, fix)
 
 
 async def _own_error(request: Request, error: Exception) -> Response:

@@ -153,6 +153,14 @@ def test_folder_problem_is_listed_and_can_be_left_out(root: Path, case: str) -> 
     assert left == len(survey.usable())
 
 
+def test_link_back_to_its_own_folder_adds_no_copies(root: Path) -> None:
+    """A link to a folder that it lies in does not bring every picture again and again; other links are followed."""
+    (root / "def_front" / "back").symlink_to(root)
+    save(root.parent / "elsewhere" / "5.png")
+    (root / "def_front" / "more").symlink_to(root.parent / "elsewhere")
+    assert ["1", "2", "3", "4", "5"] == sorted(sample.name for sample in FolderImporter().read(root))
+
+
 def test_one_class_alone_is_a_problem(tmp_path: Path) -> None:
     """Defects of one class and nothing else leave nothing to tell them from; the way out is named."""
     save(tmp_path / "scratch/1.png")

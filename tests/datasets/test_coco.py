@@ -151,6 +151,7 @@ BAD: dict[str, tuple[Callable[[Document, Path], object], str]] = {
     "no box": (edit("annotations", 1, bbox=None), "neither a box nor an outline"),
     "unknown category": (edit("annotations", 1, category_id=4), "unknown category 4, known are [3, 7]"),
     "id twice": (edit("annotations", 1, id=1), "annotations[1]: id 1 occurs twice"),
+    "id no number": (edit("annotations", 1, id=[1]), "annotations[1]: id"),
     "crowd": (edit("annotations", 1, iscrowd=1), "marks a crowd"),
     "two points": (edit("annotations", 1, segmentation=[[1, 2, 3, 4]]), "three or more points"),
     "outline outside": (edit("annotations", 1, segmentation=[[1, 2, 3, 4, 90, 5]]), "reaches outside"),
@@ -159,6 +160,8 @@ BAD: dict[str, tuple[Callable[[Document, Path], object], str]] = {
     "unknown class": (edit("images", 1, lineside={"image_class": "moss"}), "unknown class 'moss'"),
     "golden missing": (edit("images", 1, lineside={"golden": "g.png"}), "golden g.png of 2.png is missing"),
     "golden outside": (edit("images", 1, lineside={"golden": "../x.png"}), "golden ../x.png of 2.png is missing"),
+    "golden elsewhere": (edit("images", 1, lineside={"golden": __file__}), f"golden {__file__} of 2.png is missing"),
+    "hostile name": (edit("images", 1, file_name="\x1b[2J.png"), "image \\x1b[2J.png is missing"),
 }
 
 
@@ -177,6 +180,15 @@ def test_coco_problem_is_listed_and_can_be_left_out(tmp_path: Path, case: str) -
     assert "1" in {sample.name for sample in survey.usable()}
     if case != "image named twice":
         assert [sample.name for sample in survey.usable()] == ["1"]
+
+
+def test_names_hold_nothing_that_a_terminal_obeys(tmp_path: Path) -> None:
+    """Names and groups that a file from outside gives are printable, whatever stands in it."""
+    picture(tmp_path / "1.png")
+    row = image(1) | {"lineside": {"name": "one\x1b[2J", "group": "lot\n7"}}
+    write(tmp_path / "a.json", document([row], []))
+    (sample,) = CocoImporter().read(tmp_path)
+    assert ("one_[2J", "lot_7") == (sample.name, sample.group)
 
 
 def test_label_of_an_unknown_image_is_a_problem(tmp_path: Path) -> None:

@@ -68,6 +68,19 @@ def test_skip_bad_lists_what_was_left_out(source: Path, tmp_path: Path, capsys: 
     assert "12000000_temp.png: golden is missing" in capsys.readouterr().out
 
 
+def test_import_refuses_names_that_no_class_may_have(tmp_path: Path) -> None:
+    """Folders that differ by case alone, or that are called good and were not meant so, are no classes."""
+    for number, folder in enumerate(("train/ok", "train/open", "val/Open", "val/good")):
+        (tmp_path / "source" / folder).mkdir(parents=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (48, 64), np.uint8)
+        write_png(tmp_path / "source" / folder / f"{number}.png", pixels)
+    words = ("import", "folders", tmp_path / "source", "-o", tmp_path / "out", "--good", "ok")
+    with pytest.raises(UsageError, match="cannot be a defect class") as refused:
+        lineside(*words)
+    assert "'good' means a part without a defect; 'open' and" in str(refused.value)
+    assert not (tmp_path / "out").exists()
+
+
 def test_check_prints_tables_and_findings(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A dataset without errors exits 0 and shows counts per split and group."""
     assert lineside("check", stored) == 0
@@ -209,6 +222,15 @@ def test_synth_from_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert changed_files(dataset) == ()
     assert all(sample.golden and sample.image for sample in dataset.samples)
     assert any(sample.labels for sample in dataset.samples)
+
+
+def test_synth_of_good_and_defective_boards(tmp_path: Path) -> None:
+    """A share of the boards has defects, the others are good parts with a golden as well."""
+    words = ("--boards", 4, "--defective", 0.5, "--defects", 4)
+    assert lineside("synth", "-o", tmp_path / "out", *words) == 0
+    samples = load_dataset(tmp_path / "out").samples
+    assert [False, False, True, True] == sorted(sample.defective for sample in samples)
+    assert all(sample.golden for sample in samples)
 
 
 def test_synth_from_goldens(tmp_path: Path) -> None:

@@ -258,11 +258,45 @@ def test_only_what_was_asked_for(line: Path, capsys: pytest.CaptureFixture[str])
         gather(line, "data2", since=judged_at + timedelta(seconds=60))
     config = str(line / "station.toml")
     assert main(["data", "from-records", config, "-o", str(line / "x"), "--lot", "other"]) == 2
-    assert "another --lot" in capsys.readouterr().err
+    assert "another --since, --lot or --recipe" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["data", "from-records", config, "-o", str(line / "x"), "--since", "yesterday"])
     assert "--since: 'yesterday' is no date such as 2026-11-23" in capsys.readouterr().err
     assert main(["data", "from-records", config, "-o", str(line / "x"), "--since", "2020-01-01"]) == 0
+
+
+def judge_by_another_recipe(line: Path) -> None:
+    """The station changes over to the recipe "other" and judges one more board, x1."""
+    other = Path(shutil.copytree(line / "recipes" / "demo-pcb", line / "recipes" / "other"))
+    (other / LOCK).unlink()
+    text = (other / "recipe.toml").read_text(encoding="utf-8")
+    (other / "recipe.toml").write_text(text.replace('recipe_id = "demo-pcb"', 'recipe_id = "other"'), encoding="utf-8")
+    seal(other)
+    shutil.copy(line / "top" / "ng1.png", line / "top" / "x1.png")
+    station = line / "station.toml"
+    told = station.read_text(encoding="utf-8").replace('"recipes/demo-pcb"', '"recipes/other"\nrecipes = "recipes"')
+    station.write_text(told.replace(json.dumps(SERIALS), '["x1"]'), encoding="utf-8")
+    subprocess.run(
+        [sys.executable, "-m", "inspection", "run", str(station)], check=True, capture_output=True, timeout=120
+    )
+
+
+def test_recipes_are_told_apart(line: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Samples are counted for each recipe, more than one is a warning, and --recipe takes those of one alone."""
+    judge_by_another_recipe(line)
+    review(line, ok1="confirmed", ng1="confirmed", x1="confirmed")
+    command = ["data", "from-records", str(line / "station.toml"), "-o"]
+    assert main([*command, str(line / "data")]) == 0
+    told = capsys.readouterr()
+    assert "judged by recipe 'demo-pcb' (2), 'other' (1)" in told.out
+    assert "recipes are mixed" in told.err
+    assert main([*command, str(line / "one"), "--recipe", "other"]) == 0
+    told = capsys.readouterr()
+    assert "judged by recipe 'other' (1)" in told.out
+    assert told.err == ""
+    assert ["x1"] == [sample.group for sample in load_dataset(line / "one").samples]
+    assert main([*command, str(line / "none"), "--recipe", "Other"]) == 2
+    assert "reviewed parts of other recipes: 'demo-pcb' (2), 'other' (1)" in capsys.readouterr().err
 
 
 def test_without_reviews_nothing_is_made(line: Path) -> None:

@@ -131,6 +131,17 @@ def test_hostile_text_is_kept_as_it_is(folder: Path) -> None:
     assert [change.who for change in read_history(folder)] == [evil, evil]
 
 
+@pytest.mark.parametrize("name", ["good", "Good", "DENT", "dent ", " ", "d\u0007", "x" * 201])
+def test_names_that_no_class_may_have(folder: Path, name: str) -> None:
+    """The word for no defect, a class written otherwise, blanks and endless names are refused, and nothing is written."""
+    with open_labels(folder) as labels:
+        before = state(folder)
+        with pytest.raises(UsageError, match="cannot be a defect class"):
+            labels.add_class(name, who="anna", why="")
+        assert state(folder) == before
+        assert labels.add_class("dent", who="anna", why="") == labels.version
+
+
 def test_every_version_can_be_told_from_the_history(folder: Path) -> None:
     """Each version there ever was, with its classes, comes back exactly; unknown ones are refused with those known."""
     kept = [load_dataset(folder)]

@@ -545,6 +545,70 @@ def test_zoom_does_not_change_what_is_drawn(shared: Shared, opened: Opened) -> N
     assert [("scratch", (41.0, 39.0, 43.0, 40.0))] == stored(shared.served, shared.name)
 
 
+def test_new_box_that_nobody_placed_is_no_label(shared: Shared, opened: Opened) -> None:
+    """A box that the button put in the middle gives way to the one that is drawn, and is not saved before it is placed."""
+    page = opened(shared)
+    page.click("#new")
+    press(page, "s")
+    page.wait_for_function("() => document.getElementById('toast').textContent.includes('Not saved')")
+    assert "not placed yet" in page.inner_text("#boxes")
+    assert stored(shared.served, shared.name) == []
+    drag(page, (3, 3), (20, 15))
+    assert page.inner_text("#boxCount") == "1"
+    press(page, "s")
+    all_saved(page)
+    assert [("scratch", (3.0, 3.0, 20.0, 15.0))] == stored(shared.served, shared.name)
+    press(page, "n")
+    press(page, "n")
+    press(page, "ArrowRight")
+    assert page.inner_text("#boxCount") == "2"
+    assert "not placed yet" not in page.inner_text("#boxes")
+    press(page, "s")
+    all_saved(page)
+    assert 2 == len(stored(shared.served, shared.name))
+
+
+def test_new_class_is_for_the_next_box(shared: Shared, opened: Opened) -> None:
+    """Adding classes leaves the selected box as it is, says so, and the next box is of the class added last."""
+    page = opened(shared)
+    drag(page, (3, 3), (20, 15))
+    for name in ("hair", "flux"):
+        page.click("#addClass")
+        page.fill("#className", name)
+        press(page, "Enter")
+        page.wait_for_function("name => document.getElementById('classes').textContent.includes(name)", arg=name)
+    assert "the selected box keeps its own" in page.inner_text("#toast")
+    drag(page, (40, 40), (50, 50))
+    press(page, "s")
+    all_saved(page)
+    assert ["scratch", "flux"] == [name for name, _ in stored(shared.served, shared.name)]
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
+def test_conflict_is_read_from_its_beginning(
+    shared: Shared, opened: Opened, width: int, height: int, language: str
+) -> None:
+    """Who saved in two windows is told that it was no other person; title, text, both pictures and buttons are in view."""
+    first, second = opened(shared), opened(shared, width=width, height=height)
+    second.goto(f"{shared.served.top}/?lang={language}#{shared.number}")
+    name_is(second, shared.name)
+    drag(first, (1, 1), (20, 20))
+    drag(second, (50, 50), (60, 60))
+    press(first, "s")
+    all_saved(first)
+    press(second, "s")
+    second.wait_for_selector("#conflict[open]")
+    said = second.inner_text("#conflictTitle")
+    assert ("in another window" if language == "en" else "另一窗口") in said
+    assert "ann" in second.inner_text("#conflictText")
+    for part in ("#conflictTitle", "#conflictText", "#mine svg", "#theirs svg", "#keepMine", "#mergeBoth"):
+        box = second.locator(part).bounding_box()
+        assert box is not None
+        assert 0 <= box["y"] <= height - box["height"], part
+    second.click("#takeTheirs")
+
+
 def test_outline_stays_unless_its_box_is_edited(shared: Shared, opened: Opened) -> None:
     """An outline of an earlier label is kept to the last digit; moving its box leaves it out and says so."""
     label = LabelledBox("dent", (10.0, 10.0, 40.5, 40.25), (OUTLINE,))
@@ -643,6 +707,7 @@ def test_hostile_names_are_text(shared: Shared, opened: Opened) -> None:
     page.fill("#className", HOSTILE)
     press(page, "Enter")
     page.wait_for_function("name => document.getElementById('classes').textContent.includes(name)", arg=HOSTILE)
+    page.locator("#classes button", has_text=HOSTILE).click()
     press(page, "s")
     all_saved(page)
     assert [HOSTILE] == [name for name, _ in stored(shared.served, HOSTILE)]

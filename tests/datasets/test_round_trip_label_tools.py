@@ -201,6 +201,44 @@ def test_edited_boxes_come_back_into_the_same_dataset(dressed: Path, folder: Pat
     assert load_dataset(folder).version == version
 
 
+def test_a_fault_of_many_annotations_is_told_once(
+    dressed: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Annotations of one unknown category are one line with their number, the samples concerned another one."""
+
+    def change(document: Document) -> None:
+        for row in document["annotations"]:
+            row["category_id"] = 999
+
+    edit(dressed, change)
+    count = len(json.loads(dressed.read_text(encoding="utf-8"))["annotations"])
+    assert main(["data", "merge-labels", str(folder), str(dressed), "--who", "carla", "--why", "x"]) == 1
+    told = capsys.readouterr().out
+    assert f"annotations[0] and {count - 1} more: unknown category 999" in told
+    assert 1 == told.count("999")
+    assert "were not taken over, for an annotation of theirs is wrong: a" in told
+
+
+def test_a_new_class_that_reads_like_another_is_not_added(dressed: Path, folder: Path) -> None:
+    """Of the classes that the other program added, those that may not be are listed, and the others are added."""
+
+    def change(document: Document) -> None:
+        known = document["categories"][0]
+        names = {901: "good", 902: known["name"].upper(), 903: "hair"}
+        document["categories"] += [{**known, "id": number, "name": name} for number, name in names.items()]
+        for row, number in zip(document["annotations"], names, strict=False):
+            row["category_id"] = number
+
+    edit(dressed, change)
+    before = load_dataset(folder).classes
+    with open_labels(folder) as labels:
+        merged = merge_labels(labels, dressed, Wishes("carla", "edited outside", new_classes=True))
+    assert load_dataset(folder).classes == (*before, "hair")
+    told = [problem.what for problem in merged.problems]
+    assert "'good' means a part without a defect" in told
+    assert any("differ only by upper and lower case" in what for what in told)
+
+
 def test_a_sample_edited_on_both_sides_is_a_conflict(dressed: Path, folder: Path) -> None:
     """Labels changed here since the export are not overwritten unless that is asked for; the others are merged."""
     exported = load_dataset(folder).version
@@ -269,7 +307,7 @@ def test_what_cannot_be_merged_is_listed(dressed: Path, folder: Path, capsys: py
     out = capsys.readouterr().out
     for said in (
         "are all sample 'a'",
-        "../../etc/passwd is no image",
+        "1 image(s) are none of this dataset's: ../../etc/passwd",
         "marks a crowd",
         "has 80x64",
         "class '<b>rust</b>'",

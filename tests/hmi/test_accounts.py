@@ -20,9 +20,9 @@ from inspection.errors import InspectionError, StoreError, UsageError
 from inspection.hmi import lockout
 from inspection.hmi.accounts import ABSOLUTE_S, MOST_SESSIONS, Accounts, LogInRefused
 from inspection.hmi.accounts_page import own_path
-from inspection.hmi.lockout import network_of
+from inspection.hmi.lockout import is_address, network_of
 from inspection.hmi.passwords import NotTaken, Passwords, check_new
-from inspection.hmi.people_file import check_name, name_key
+from inspection.hmi.people_file import LONGEST_NAME, check_name, name_key
 from inspection.web.access import Role
 
 GOOD = "correct horse battery"
@@ -199,6 +199,41 @@ def test_unlock_opens_the_name_and_the_address(accounts: Accounts) -> None:
         guess(accounts, "eve", address=HERE)
     accounts.unlock("EVE", by="root (console)")
     assert accounts.session(accounts.log_in("eve", GOOD, address=HERE))
+
+
+def test_refusal_tells_what_is_locked(accounts: Accounts) -> None:
+    """The name where that was guessed at; the address, which is named, where another name is tried from there."""
+    for _ in range(lockout.FREE):
+        guess(accounts, "ann", address=HERE)
+    assert "wait_account" == guess(accounts, "ann", address=ELSEWHERE).word
+    refused = guess(accounts, "eve", address=HERE)
+    assert ("wait_address", HERE) == (refused.word, refused.named)
+    assert HERE in refused.what
+    assert f"unlock STATION.toml {HERE}" in refused.fix
+
+
+@pytest.mark.parametrize("address", [HERE, "2001:db8::7"])
+def test_address_can_be_unlocked(accounts: Accounts, address: str) -> None:
+    """An address is freed by its own name, or by a name that was tried there, be it an account or not; the audit tells."""
+    for unlocked in (address, network_of(address), "nobody"):
+        for _ in range(lockout.FREE):
+            guess(accounts, "nobody", address=address)
+        assert {"nobody", network_of(address)} == {name for name, _ in accounts.locked()}
+        accounts.unlock(unlocked, by="root (console)")
+        assert accounts.session(accounts.log_in("eve", GOOD, address=address))
+        assert () == accounts.locked()
+    assert {"address unlocked", "account unlocked"} <= set(words(accounts))
+    with pytest.raises(UsageError, match="no account 'nobody'"):
+        accounts.unlock("nobody", by="root (console)")
+
+
+@given(st.text(max_size=LONGEST_NAME) | st.ip_addresses().map(str))
+def test_no_name_of_an_account_is_an_address(text: str) -> None:
+    """What may be unlocked as an address can never be the name of a person; a network is its own."""
+    assert network_of(text) == network_of(network_of(text))
+    if is_address(text):
+        with pytest.raises(NotTaken):
+            check_name(text)
 
 
 def test_memory_of_guesses_is_bounded(accounts: Accounts, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -420,7 +455,7 @@ def test_audit_tells_when_a_lock_begins(accounts: Accounts) -> None:
         guess(accounts)
     refused = [entry.details for entry in accounts.audit_entries() if entry.what == "log-in refused"]
     assert lockout.FREE == len(refused)
-    assert {"address": ELSEWHERE, "locked_s": 30} == refused[0]
+    assert {"address": ELSEWHERE, "locked": "account", "locked_s": 30} == refused[0]
     assert {"address": ELSEWHERE} == refused[1]
 
 

@@ -40,6 +40,7 @@ CASES: list[tuple[dict[str, Any], Lately, str, int]] = [
     ({}, Lately(failed=2), "evidence_failed", LOSES),
     ({"evidence": UNENTERED}, Lately(), "evidence_unentered", SOON),
     ({"checkpoint_fault": "the disk is full"}, Lately(), "unsigned", SOON),
+    ({"contradicted": "records.sqlite, entry 7"}, Lately(), "contradicted", LOSES),
     ({}, Lately(skipped=2), "evidence_skipped", LOSES),
     ({"store_free_mb": 100.0}, Lately(), "store_disk", LOSES),
     ({"store_free_mb": 900.0}, Lately(), "store_disk_low", SOON),
@@ -76,6 +77,24 @@ def test_station_that_is_silent_is_the_alarm() -> None:
     assert "{no} file" in found[0].what("en")
 
 
+@pytest.mark.parametrize(
+    ("free_mb", "said", "words"),
+    [
+        (0.2, "full", ["full"]),
+        (150.0, "gone", ["gone", "store_disk"]),
+        (5000.0, "gone", ["gone"]),
+        (None, "gone", ["gone"]),
+    ],
+)
+def test_a_silent_station_on_a_full_disk_is_told_from_one_that_does_not_run(
+    free_mb: float | None, said: str, words: list[str]
+) -> None:
+    """What a full disk keeps the station from saying the pages measure: then space is asked for, not a start."""
+    lately = Lately(store_free_mb=free_mb)
+    assert words == [alarm.word for alarm in alarms(GOOD, stale=True, trouble=None, lately=lately)]
+    assert said == situation(GOOD, stale=True, trouble=False, parts=True, full=lately.full)
+
+
 @given(st.lists(st.sampled_from(CASES), max_size=16))
 def test_worst_comes_first(chosen: list[tuple[dict[str, Any], Lately, str, int]]) -> None:
     """Whatever is wrong together, what stops the line is named before what loses something and what can wait."""
@@ -103,4 +122,4 @@ def test_no_alarm_is_without_its_remedy() -> None:
     for language in LANGUAGES:
         table = words(language, "alarms")
         own = {key for key in table if f"{key}_do" in table}
-        assert {case[2] for case in CASES} | {"gone", "never", "store"} == own
+        assert {case[2] for case in CASES} | {"gone", "full", "never", "store"} == own

@@ -39,6 +39,11 @@ def shown(page: Any, selector: str = WORD) -> str:
     return str(found.first.inner_text()) if found.count() and found.first.is_visible() else ""
 
 
+def produced(record: Record) -> Record:
+    """The record as of a part from a real camera, which those of the site are not."""
+    return replace(record, simulated=False)
+
+
 def opened(site: Site, browser: Browser, path: str = "/", **more: Any) -> Any:
     """The page once it is live."""
     page = browser.open(site, path, "ann", **more)
@@ -88,6 +93,35 @@ def test_verdict_has_a_sign_beside_its_colour(site: Site, browser: Browser) -> N
             signs[verdict] = page.evaluate(f"getComputedStyle(document.querySelector('{WORD}'), '::before').content")
             assert page.evaluate(f"parseFloat(getComputedStyle(document.querySelector('{WORD}')).fontSize)") >= 120
         assert 4 == len(set(signs.values()))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_simulated_parts_are_named_beside_the_numbers(site: Site, browser: Browser, language: str) -> None:
+    """Counts and yield of simulated parts say so, of parts from before the start of the pages and after it."""
+    site.add_part("OK", lot="TRIAL", pictures=False)
+    word = words(language, "board")["simulated_of_these"]
+    with saying(site):
+        page = opened(site, browser, f"/?lang={language}")
+        row = page.locator("#counts tr.simulated")
+        page.wait_for_selector("#counts tr.simulated")
+        assert [word, "1", "1"] == row.inner_text().split("\t")
+        record = site.add_part("OK", lot="REAL", pictures=False, change=produced)
+        page.wait_for_selector(f'[data-record="{record.record_id}"]')
+        until(lambda: row.inner_text().split("\t") == [word, "1", "0"])
+        shares = page.locator("#counts .figures tr").last.locator("td").all_inner_texts()
+    simulated = words(language, "board")["simulated"]
+    assert [True, False] == [simulated in share for share in shares]
+
+
+def test_part_of_another_day_has_its_date(site: Site) -> None:
+    """The large line of a part says the day when that is not today."""
+    old, new = site.add_part("OK", at=utc_now() - timedelta(days=21)), site.add_part("OK")
+    client = site.client("ann")
+    shown_at = [client.get(f"/part/{part.record_id}").text.partition('class="age"')[0] for part in (old, new)]
+    day = [
+        f"&middot; {local(part.judged_at, '%Y-%m-%d')}" in text for part, text in zip((old, new), shown_at, strict=True)
+    ]
+    assert [True, False] == day
 
 
 def test_station_that_is_gone_leaves_no_ok_behind(site: Site, browser: Browser) -> None:
@@ -165,9 +199,12 @@ def test_counts_stay_exact_when_parts_come_fast(site: Site, browser: Browser) ->
     kinds = ["OK", "NG", "OK", "ERROR", "OK", "REVIEW"] * 5
     with saying(site):
         for _ in range(3):
-            site.add_part("OK", lot="BEFORE", pictures=False)
+            site.add_part("OK", lot="BEFORE", pictures=False, change=produced)
         page = opened(site, browser)
-        records = [site.add_part(kind, f"B-{number}", lot="BURST", pictures=False) for number, kind in enumerate(kinds)]
+        records = [
+            site.add_part(kind, f"B-{number}", lot="BURST", pictures=False, change=produced)
+            for number, kind in enumerate(kinds)
+        ]
         page.wait_for_selector(f'[data-record="{records[-1].record_id}"]')
         figures = page.locator("#counts .figures tbody")
         until(lambda: "30" == figures.locator("td:nth-child(3)").first.inner_text())

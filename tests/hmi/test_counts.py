@@ -97,6 +97,13 @@ def test_yield_leaves_errors_out() -> None:
     assert Tally(error=2).share_ok is None
 
 
+def test_simulated_parts_are_counted_apart() -> None:
+    """Of each shift and lot it is known how many of its parts were no production."""
+    counts = counted([Entry("A", Verdict.OK, NOW, simulated=number < 2) for number in range(5)])
+    assert (5, 2) == (counts.of_shift(NOW).parts, counts.of_shift(NOW).simulated)
+    assert (5, 2) == (counts.of_lot("A").parts, counts.of_lot("A").simulated)
+
+
 def test_what_is_kept_is_bounded() -> None:
     """Thousands of lots and names of defects take no more room than a few."""
     many = [

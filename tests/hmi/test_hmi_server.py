@@ -1,5 +1,6 @@
 """The station's pages as a server: log-in, sessions, where it listens, and clients that mean it harm."""
 
+import ast
 import http.client
 import io
 import json
@@ -34,12 +35,14 @@ from hmi_site import LIMIT_S, PANEL, PASSWORD, PHONE, Browser, Site, station_tom
 
 from inspection.cli import main
 from inspection.config import load_station
+from inspection.hmi import app
 from inspection.hmi.accounts import Accounts
 from inspection.hmi.people_file import people_path
 from inspection.hmi.serving import check_elsewhere
 from inspection.log import OWN as OWN_LOG
 from inspection.store import Store
 from inspection.web import shell, steady
+from inspection.web.texts import LANGUAGES, Language, all_words
 
 OWN = "one of my own 1"
 
@@ -80,6 +83,30 @@ def test_wrong_password_is_said_in_words(site: Site) -> None:
     assert "&lt;script&gt;" in answer.text
     assert "<script>alert" not in answer.text
     assert site.cookie not in client.cookies
+
+
+@pytest.mark.parametrize(
+    ("language", "name_locked", "address_locked"),
+    [
+        ("en", "wrong passwords for this name", "typed at this computer (127.0.0.1)"),
+        ("zh", "此用户名的密码", "此计算机（127.0.0.1）"),
+    ],
+)
+def test_lock_out_says_what_is_locked(site: Site, language: str, name_locked: str, address_locked: str) -> None:
+    """The name that was guessed at, or the computer for everybody else at it, who are told how to go on all the same."""
+    site.add_person("eve", "engineer")
+    engineer, client = site.client("kim", "engineer"), site.client()
+    client.get("/login", params={"lang": language})
+    for _ in range(5):
+        log_in(client, "ann", "a wrong password")
+    assert name_locked in log_in(client, "ann").text
+    told = log_in(client, "eve")
+    assert (429, True, False) == (told.status_code, address_locked in told.text, name_locked in told.text)
+    assert "lineside account unlock STATION.toml 127.0.0.1" in told.text
+    assert 'name="name" value="127.0.0.1"' in engineer.get("/accounts").text
+    engineer.post("/accounts/unlock", data={"name": "127.0.0.1"})
+    assert 'name="name" value="127.0.0.1"' not in engineer.get("/accounts").text
+    assert 303 == log_in(client, "eve").status_code
 
 
 def test_log_in_page_says_when_nobody_has_an_account(site: Site) -> None:
@@ -231,6 +258,51 @@ def test_engineer_keeps_accounts(site: Site) -> None:
     refused = client.post("/accounts/disable", data={"name": "eve"})
     assert (409, True) == (refused.status_code, "last engineer" in refused.text)
     assert 404 == client.post("/accounts/other", data={"name": "bob"}).status_code
+
+
+@pytest.mark.parametrize(("language", "said"), [("en", "There is no such part."), ("zh", "没有此工件。")])
+def test_part_that_is_not_there_is_told_in_words(site: Site, language: str, said: str) -> None:
+    """Whoever follows an old or mistyped address reads so in his own language."""
+    site.add_part("OK")
+    answer = site.client("ann").get("/part/nowhere", params={"lang": language})
+    assert (404, True) == (answer.status_code, said in answer.text)
+
+
+def audit_calls() -> Iterator[tuple[ast.expr, list[str | None]]]:
+    """The kind of entry and the names of its details, wherever the pages write into the audit."""
+    for path in Path(app.__file__).parent.glob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call):
+                name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+                if name in ("put_in_audit", "audit") and len(call.args) > 1:
+                    yield call.args[-1], [word.arg for word in call.keywords]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_kind_of_audit_entry_has_words(language: Language) -> None:
+    """Whatever the pages write into the audit has words in each language, and no words are left over."""
+    table = all_words(language)["audit"]
+    calls = list(audit_calls())
+    kinds = {node.value for what, _ in calls for node in ast.walk(what) if isinstance(node, ast.Constant)}
+    assert kinds == {key.removeprefix("what_") for key in table if key.startswith("what_")}
+    names = {name for _, given in calls for name in given if name} | {"locked", "locked_s"}
+    assert names == {key.removeprefix("key_") for key in table if key.startswith("key_")}
+
+
+@pytest.mark.parametrize(
+    ("language", "row"),
+    [("en", "account: ann, role: engineer, before: operator"), ("zh", "账户: ann, 角色: 工程师, 原角色: 操作员")],
+)
+def test_audit_is_in_words(site: Site, language: str, row: str) -> None:
+    """Kinds, details and roles are in the reader's language; what there are no words for stands as it was written."""
+    accounts, client = site.context.accounts, site.client("eve", "engineer")
+    accounts.audit("eve", "role changed", name="ann", role="engineer", before="operator")
+    accounts.audit("eve", "something.new", other="x")
+    text = client.get("/audit", params={"lang": language}).text
+    assert row in text
+    assert ("role changed" in text) == (language == "en")
+    assert "something.new" in text
+    assert "other: x" in text
 
 
 def test_hostile_text_in_the_audit_stays_text(site: Site) -> None:
@@ -778,11 +850,21 @@ def test_first_password_is_changed_at_the_station(config: Path) -> None:
     check_elsewhere(load_station(config).hmi, people_path(config.parent / "records.sqlite"))
 
 
+def test_local_counts_whatever_the_config_says(config: Path, lineside: Verb) -> None:
+    """Pages for this computer only are served also where the config names another address without TLS."""
+    elsewhere(config)
+    plain_text(config)
+    assert 2 == lineside("hmi", config, "--port", "0").returncode
+    with running(config, "--local") as hmi:
+        assert hmi.url.startswith("http://127.0.0.1:")
+
+
 def test_port_that_is_taken_is_named(config: Path, lineside: Verb) -> None:
     """The page says which port, and how to choose another."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         answer = lineside("hmi", config, "--port", taken.getsockname()[1])
-    assert (2, True) == (answer.returncode, "cannot listen" in answer.stderr)
+        port = taken.getsockname()[1]
+    assert (2, True) == (answer.returncode, f"127.0.0.1 port {port} (Address already in use)\n" in answer.stderr)
     assert 2 == lineside("hmi", config, "--port", "70000").returncode
 
 

@@ -14,9 +14,10 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 import pytest
-from hmi_site import Seen, Site
+from hmi_site import Seen, Site, until
 from hypothesis import given
 from hypothesis import strategies as st
+from status_writer import saying
 
 from inspection.byte_cache import ByteCache
 from inspection.evidence import evidence_files
@@ -26,6 +27,7 @@ from inspection.hmi.findings import counted, detections_of
 from inspection.hmi.placeholder import placeholder
 from inspection.images import decode_image, read_grey, write_png
 from inspection.recipe import lock_sha256, seal
+from inspection.recipe_lock import write_lock
 from inspection.retention.run import Retention
 from inspection.retention.section import RetentionRule, RetentionSection
 from inspection.retention.stop import Stop
@@ -115,6 +117,22 @@ def test_golden_that_was_changed_is_not_shown(site: Site) -> None:
     path.write_bytes(path.read_bytes() + b"x")
     answer = site.client("ann").get(f"/golden/{record.record_id}/top.jpg", headers={"Accept": "application/json"})
     assert (404, "recipe_changed") == (answer.status_code, answer.json()["word"])
+
+
+def test_no_golden_is_asked_for_where_the_recipe_has_none(site: Site) -> None:
+    """The operator's page and that of a part show the finding alone, and ask for no picture that cannot be."""
+    recipe, client = Path(site.config.recipe), site.client("ann")
+    before = site.add_part("NG")
+    assert f"/finding/{before.record_id}/0/golden" in client.get(f"/part/{before.record_id}").text
+    toml = recipe / "recipe.toml"
+    toml.write_text(toml.read_text(encoding="utf-8").replace('golden = "golden.png"', 'golden = ""'), encoding="utf-8")
+    sha256 = write_lock(recipe)
+    record = site.add_part("NG", change=lambda made: replace(made, recipe_sha256=sha256))
+    with saying(site):
+        for path in ("/", f"/part/{record.record_id}"):
+            text = until(lambda path=path: record.record_id in (shown := client.get(path).text) and shown)
+            assert f"/finding/{record.record_id}/0/frame" in text
+            assert "/golden" not in text.replace(f"/golden/{before.record_id}", "")
 
 
 def skipped(record: Record) -> Record:

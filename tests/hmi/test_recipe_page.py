@@ -113,6 +113,75 @@ def test_version_that_the_station_did_not_take_is_not_called_in_force(two: Site)
         assert words in two.client("ann").get("/recipe").text
 
 
+@pytest.mark.parametrize(
+    ("language", "said"), [("en", "not as they were sealed, so the station would refuse it"), ("zh", "工位会拒绝启用")]
+)
+def test_recipe_that_was_edited_is_told_before_it_is_asked_for(two: Site, language: str, said: str) -> None:
+    """The page that asks once more names the file that is not as it was sealed, and offers no change to that recipe."""
+    client = two.client("ann")
+    asked = {"recipe": "other-pcb", "lang": language}
+    with saying(two):
+        sound = client.get("/recipe/change", params=asked)
+        assert (200, True) == (sound.status_code, 'action="/recipe/change"' in sound.text)
+        toml = Path(two.config.recipe).parent / "other-pcb" / "recipe.toml"
+        toml.write_text(toml.read_text(encoding="utf-8") + "\n# edited\n", encoding="utf-8")
+        edited = client.get("/recipe/change", params=asked)
+    assert (409, False) == (edited.status_code, 'action="/recipe/change"' in edited.text)
+    assert said in edited.text
+    assert "recipe.toml was changed" in edited.text
+
+
+def test_recipe_that_was_edited_while_the_station_had_it_in_memory_is_refused(two: Site) -> None:
+    """Also a recipe that judged before is verified when it is asked for again: the station refuses it and goes on."""
+    client = two.client("ann")
+
+    def asked_for(name: str) -> str:
+        request = client.post("/recipe/change", data={"recipe": name}).headers["location"].partition("=")[2]
+
+        def answer() -> str:
+            text = client.get(f"/recipe/request/{request}").text
+            return "" if 'hx-trigger="load delay' in text else text
+
+        return str(until(answer))
+
+    with station(two):
+        assert "has put in force" in asked_for("other-pcb")
+        assert "has put in force" in asked_for("demo-pcb")
+        toml = Path(two.config.recipe).parent / "other-pcb" / "recipe.toml"
+        toml.write_text(toml.read_text(encoding="utf-8") + "\n# edited\n", encoding="utf-8")
+        refused = asked_for("other-pcb")
+        assert "The station refused" in refused
+        assert "recipe.toml was changed" in refused
+        assert "demo-pcb" == getattr(read_status(two.store_path), "recipe_id", "")
+
+
+@pytest.mark.parametrize(
+    ("language", "heading", "said"),
+    [
+        ("en", "This version cannot be put in force.", "This station has no such recipe."),
+        ("zh", "无法启用此版本。", "本工位没有此配方。"),
+    ],
+)
+def test_refusals_are_in_the_language_of_the_page(two: Site, language: str, heading: str, said: str) -> None:
+    """What the page itself refuses is said in the reader's language; the program's own words stand below such a heading."""
+    client = two.client("eve", "engineer")
+    unknown = client.get("/recipe/rollback", params={"recipe": "nope", "to": "0" * 64, "lang": language}).text
+    assert (True, True) == (heading in unknown, said in unknown)
+    assert ("no such recipe" in unknown) == (language == "en")
+    sent = {"recipe": "demo-pcb", "to": "0" * 64, "why": "x"}
+    refused = client.post("/recipe/rollback", data=sent).text
+    assert (True, True) == (heading in refused, 'lang="en">version' in refused)
+
+
+def test_versions_to_choose_between_are_shown_alike(site: Site) -> None:
+    """The page that asks once more names both versions by the same number of digits; the whole of each is in its title."""
+    first, second = with_versions(site)
+    text = site.client("eve", "engineer").get("/recipe/rollback", params={"recipe": "demo-pcb", "to": first}).text
+    for sha256 in (first, second):
+        assert f'title="{sha256}">{sha256[:16]}</code>' in text
+    assert "earlier" not in text
+
+
 def test_change_needs_the_token_of_the_page(two: Site) -> None:
     """A form of another site changes no recipe."""
     client = two.client("ann")
@@ -147,7 +216,7 @@ def test_engineer_puts_the_earlier_version_back(site: Site, browser: Browser) ->
     page.get_by_role("link", name=f"Put in force {first[:16]}").click()
     page.get_by_label("Why").fill("too many <i>false</i> calls")
     page.get_by_role("button", name="Put it in force").click()
-    page.wait_for_selector("text=The earlier version is in force", timeout=60000)
+    page.wait_for_selector("text=The version is in force", timeout=60000)
     assert first == lock_sha256(Path(site.config.recipe))
     last = history(Path(site.config.recipe))[-1]
     assert ("eve", "rollback", second, first) == (last.who, last.what, last.from_sha256, last.to_sha256)
@@ -162,7 +231,7 @@ def test_what_is_in_force_follows_a_rollback_by_itself(two: Site, browser: Brows
         page = browser.open(two, f"/recipe/rollback?recipe=demo-pcb&to={first}", "eve", "engineer")
         page.get_by_label("Why").fill("false calls")
         page.get_by_role("button", name="Put it in force").click()
-        page.wait_for_selector("text=The earlier version is in force", timeout=60000)
+        page.wait_for_selector("text=The version is in force", timeout=60000)
         page.wait_for_selector(f"#now dd code:text-is('{first}')", timeout=60000)
         page.wait_for_selector("#now:not([hx-get])")
         assert second not in page.locator("#now").inner_text()

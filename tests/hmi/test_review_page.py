@@ -57,11 +57,45 @@ def serial(page: Any) -> str:
     return str(page.text_content("#serial"))
 
 
-def press(page: Any, key: str) -> None:
-    """Look at the part long enough for a decision to count, then press a key."""
+def look(page: Any) -> None:
+    """Look at the part long enough for a decision to count."""
     serial(page)
+    page.wait_for_selector("[data-choice=confirmed][aria-disabled=false]")
     page.wait_for_timeout(300)
+
+
+def press(page: Any, key: str) -> None:
+    """Look at the part, then press a key."""
+    look(page)
     page.keyboard.press(key)
+
+
+def unsent(page: Any) -> int:
+    """How many decisions the browser keeps."""
+    return int(page.evaluate("Object.keys(localStorage).filter(k => k.includes('decision')).length"))
+
+
+@contextmanager
+def other_store(site: Site) -> Iterator[None]:
+    """Another record store in the place of the station's, with one good part, while the block runs."""
+    aside = site.folder / "aside"
+    aside.mkdir()
+
+    for path in _files(site):
+        path.replace(aside / path.name)
+    site.add_part("OK", pictures=False)
+    yield
+    for path in _files(site):
+        path.unlink()
+    for path in aside.iterdir():
+        path.replace(site.folder / path.name)
+
+
+def _files(site: Site) -> list[Path]:
+    """The files of the record store, which nobody has open for writing any more."""
+    site.store.close()
+    site._store = None
+    return [path for end in ("", "-wal", "-shm") if (path := Path(f"{site.store_path}{end}")).exists()]
 
 
 def stored(site: Site, count: int) -> list[tuple[str, str, str]]:
@@ -214,8 +248,7 @@ def test_a_part_is_decided_by_touch(site: Site, browser: Browser) -> None:
     for number in range(2):
         site.add_part("NG", f"SN-{number}")
     page = browser.open(site, "/review", "ann", "reviewer", size=PHONE, has_touch=True)
-    serial(page)
-    page.wait_for_timeout(300)
+    look(page)
     page.tap("[data-choice=false_call]")
     until(lambda: serial(page) == "SN-1")
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
@@ -227,8 +260,7 @@ def test_a_bounced_key_decides_one_part(site: Site, browser: Browser) -> None:
     for number in range(3):
         site.add_part("NG", f"SN-{number}", pictures=False)
     page = browser.open(site, "/review", "ann", "reviewer")
-    serial(page)
-    page.wait_for_timeout(300)
+    look(page)
     page.evaluate(
         "() => { for (const repeat of [false, true, false]) "
         "document.body.dispatchEvent(new KeyboardEvent('keydown', { key: '1', repeat, bubbles: true })); }"
@@ -277,15 +309,63 @@ def test_golden_and_frame_alternate(site: Site, browser: Browser) -> None:
     assert "false" == page.get_attribute("#blink", "aria-pressed")
 
 
-def test_a_model_without_heat_map_says_so(site: Site, browser: Browser) -> None:
-    """Where the model gives places only, the key says why once, and the button is gone."""
+def test_a_model_without_heat_map_has_no_button_for_it(site: Site, browser: Browser) -> None:
+    """Where the model gives places only, there is no button, and the key asks for nothing."""
     site.add_part("NG", "SN-1")
     page = browser.open(site, "/review", "ann", "reviewer")
-    serial(page)
-    page.keyboard.press("h")
-    until(lambda: "not a heat map" in page.text_content("#toast"))
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    look(page)
     assert not page.is_visible("#heat")
+    page.keyboard.press("h")
+    page.wait_for_timeout(300)
+    assert [] == [url for url in asked if "/heat/" in url]
     assert "Part" == page.text_content("#shown")
+
+
+@pytest.mark.parametrize("key", ["1", "Enter"])
+def test_nothing_is_decided_before_the_picture_is_there(site: Site, browser: Browser, key: str) -> None:
+    """While the frame is on its way neither key nor button decides, and the person hears why; then both do."""
+    site.add_part("NG", "SN-1")
+    page = browser.context(site, "ann", "reviewer").new_page()
+    waiting: list[Any] = []
+    page.route("**/picture/**", lambda route: waiting.append(route))
+    page.goto("/review")
+    serial(page)
+    until(lambda: page.evaluate("1") and waiting)
+    page.wait_for_timeout(400)
+    page.focus("[data-choice=confirmed]")
+    page.keyboard.press(key)
+    assert "still loading" in page.text_content("#toast")
+    assert "still loading" in page.text_content("#shown")
+    assert (0, "SN-1") == (unsent(page), serial(page))
+    waiting[0].continue_()
+    look(page)
+    page.keyboard.press(key)
+    assert ["confirmed"] == [word for _, word, _ in stored(site, 1)]
+
+
+def test_a_picture_that_does_not_come_is_said(site: Site, browser: Browser) -> None:
+    """Without any picture the part can be decided, but only after the page said that there is none; undo asks anew."""
+    site.add_part("NG", "SN-1")
+    page = browser.context(site, "ann", "reviewer").new_page()
+    for address in ("**/picture/**", "**/finding/**"):
+        page.route(address, lambda route: route.abort())
+    page.goto("/review")
+    serial(page)
+    page.wait_for_timeout(400)
+    page.keyboard.press("1")
+    assert 0 == unsent(page)
+    page.wait_for_selector("#no-picture:not([hidden])")
+    assert "did not arrive" in page.text_content("#no-picture")
+    press(page, "1")
+    assert ["confirmed"] == [word for _, word, _ in stored(site, 1)]
+    for address in ("**/picture/**", "**/finding/**"):
+        page.unroute(address)
+    page.keyboard.press("z")
+    look(page)
+    assert not page.is_visible("#no-picture")
+    assert page.evaluate("document.querySelector('#stage img').naturalWidth") > 0
 
 
 def test_the_heat_map_is_laid_over_the_frame(
@@ -323,7 +403,7 @@ def test_nothing_blinks_where_motion_is_not_wanted(site: Site, browser: Browser)
     """With reduced motion the key changes to the golden once, and back."""
     site.add_part("NG", "SN-1")
     page = browser.open(site, "/review", "ann", "reviewer", reduced_motion="reduce")
-    serial(page)
+    look(page)
     page.keyboard.press("b")
     for _ in range(3):
         assert "Golden" == page.text_content("#shown")
@@ -426,9 +506,7 @@ def test_thirty_decisions_survive_a_server_that_is_killed(site: Site, browser: B
             until(lambda number=number: serial(page) == f"SN-{number}")
             press(page, "12"[number % 2])
             if number in (8, 20):
-                offline = max(
-                    offline, page.evaluate("Object.keys(localStorage).filter(k => k.includes('decision')).length")
-                )
+                offline = max(offline, unsent(page))
                 page.wait_for_selector("#keeping:not([hidden])")
                 server = running.enter_context(own_server(site, port))
         page.wait_for_selector("#keeping", state="hidden")
@@ -452,12 +530,12 @@ def test_a_killed_browser_loses_nothing_acknowledged(site: Site, chromium: Any) 
         page.goto("/review")
         for _ in range(3):
             press(page, "1")
-        unsent = int(page.evaluate("Object.keys(localStorage).filter(k => k.includes('decision')).length"))
+        left = unsent(page)
         with suppress(Exception):  # the answer never comes
             doomed.new_browser_cdp_session().send("Browser.crash")
     finally:
         doomed.close()
-    assert len(stored(site, 3 - unsent)) >= 3 - unsent
+    assert len(stored(site, 3 - left)) >= 3 - left
     bob = site.client("bob", "reviewer")
     asked = {"seat": "seat-0001", "count": 9}
     held = len(bob.post("/review/parts", json=asked).json()["held"])
@@ -465,6 +543,99 @@ def test_a_killed_browser_loses_nothing_acknowledged(site: Site, chromium: Any) 
     with site.context.reviews.transaction() as database:  # as if two minutes had gone by
         database.execute("UPDATE claims SET until = 0 WHERE person = 'ann'")
     assert 9 - len(site.context.reviews.after(0, 10)) == len(bob.post("/review/parts", json=asked).json()["held"])
+
+
+def test_a_decision_outlasts_another_store(site: Site, browser: Browser) -> None:
+    """While another record store is there a decision stays in the browser, and is stored when its own is back."""
+    record = site.add_part("NG", "SN-1", pictures=False)
+    page = browser.open(site, "/review", "ann", "reviewer")
+    serial(page)
+    page.context.set_offline(True)
+    press(page, "2")
+    with other_store(site):
+        page.context.set_offline(False)
+        page.wait_for_selector("text=not in the record store now: 1 (SN-1)")
+        page.reload()
+        page.wait_for_selector("text=not in the record store now: 1 (SN-1)")
+        assert 1 == unsent(page)
+    assert [(record.record_id, "false_call", "ann")] == stored(site, 1)
+    page.wait_for_selector("#keeping", state="hidden")
+    assert 0 == unsent(page)
+
+
+def test_a_refused_decision_is_given_up_by_the_person_alone(site: Site, browser: Browser) -> None:
+    """Decisions that cannot be stored are discarded only after the person pressed the button and said yes."""
+    site.add_part("NG", "SN-1", pictures=False)
+    page = browser.open(site, "/review", "ann", "reviewer")
+    serial(page)
+    page.context.set_offline(True)
+    press(page, "2")
+    with other_store(site):
+        page.context.set_offline(False)
+        page.once("dialog", lambda dialog: dialog.dismiss())
+        page.click("#keeping button")
+        assert 1 == unsent(page)
+        page.once("dialog", lambda dialog: dialog.accept())
+        page.click("#keeping button")
+        page.wait_for_selector("#keeping", state="hidden")
+        assert 0 == unsent(page)
+    page.reload()
+    assert "SN-1" == serial(page)
+    assert [] == site.context.reviews.after(0, 10)
+
+
+def test_two_decisions_on_a_part_keep_their_order(site: Site, browser: Browser) -> None:
+    """What was decided anew while the store was another one is stored behind what it replaces."""
+    site.add_part("NG", "SN-1", pictures=False)
+    page = browser.open(site, "/review", "ann", "reviewer")
+    serial(page)
+    page.context.set_offline(True)
+    press(page, "2")
+    with other_store(site):
+        page.context.set_offline(False)
+        page.wait_for_selector("text=not in the record store now: 1 (SN-1)")
+        page.keyboard.press("z")
+        press(page, "1")
+        page.wait_for_selector("text=not in the record store now: 2 (SN-1)")
+    assert ["false_call", "confirmed"] == [word for _, word, _ in stored(site, 2)]
+
+
+def test_another_page_sends_what_a_closed_one_kept(site: Site, browser: Browser) -> None:
+    """What a page could not send before it was closed is sent by another open page of that person, without a reload."""
+    site.add_part("NG", "SN-1", pictures=False)
+    page = browser.open(site, "/review", "ann", "reviewer")
+    serial(page)
+    other = page.context.new_page()
+    other.goto("/review")
+    other.wait_for_selector("#empty:not([hidden])")
+    page.route("**/review/decisions", lambda route: route.abort())
+    press(page, "2")
+    assert 1 == unsent(page)
+    page.close()
+    assert [("false_call", "ann")] == [(word, who) for _, word, who in stored(site, 1)]
+    until(lambda: unsent(other) == 0)
+
+
+def test_nothing_left_is_not_said_while_parts_are_asked_for(site: Site, browser: Browser) -> None:
+    """Who decides faster than the server answers is told that it is looked for parts, not that none waits."""
+    for number in range(9):
+        site.add_part("NG", f"SN-{number}", pictures=False)
+    page = browser.open(site, "/review", "ann", "reviewer")
+    serial(page)
+    page.wait_for_load_state("networkidle")
+    page.route("**/review/parts", lambda route: None)
+    for number in range(6):
+        until(lambda number=number: serial(page) == f"SN-{number}")
+        press(page, "1")
+    page.wait_for_selector("#empty:not([hidden])")
+    assert "Looking" in page.text_content("#empty-title")
+    page.unroute("**/review/parts")  # lets go on what waits
+    assert "SN-6" == serial(page)
+    for number in range(6, 9):
+        until(lambda number=number: serial(page) == f"SN-{number}")
+        press(page, "1")
+    page.wait_for_selector("text=No part waits for you")
+    assert 9 == len(stored(site, 9))
 
 
 def test_leaving_with_unsent_decisions_is_warned_of(site: Site, browser: Browser) -> None:
@@ -496,6 +667,10 @@ def test_decisions_outlast_a_session_and_stay_their_persons(site: Site, browser:
     site.context.accounts.log_out(site.token("ann"))
     press(page, "2")
     page.wait_for_selector("#keeping:not([hidden]) a")
+    assert (
+        "Decisions kept in this browser: 1. Log in again, and they are sent. Log in"
+        == page.inner_text("#keeping").strip()
+    )
     assert [] == site.context.reviews.after(0, 10)
     site.tokens.pop("ann")
     for name in ("bob", "ann"):
@@ -531,7 +706,7 @@ def test_a_decision_sent_twice_is_stored_once(site: Site) -> None:
         ({"person": "bob"}, 403),
         ({"disposition": "escape"}, 422),
         ({"disposition": "fine"}, 422),
-        ({"record_id": "nothing"}, 422),
+        ({"record_id": "nothing"}, 404),
         ({"key": "x"}, 422),
         ({"comment": "x" * 2001}, 422),
         ({"comment": "\ud800"}, 422),

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from hmi_site import PANEL, PHONE, Browser, Site
 
-from inspection.types import Detection, Judgement, Reason, Region, Review, Verdict, utc_now
+from inspection.types import Detection, Judgement, Reason, Record, Region, Review, Verdict, utc_now
 from inspection.web.texts import LANGUAGES, all_words
 
 HOSTILE = '"><img src=x onerror=alert(1)>'
@@ -117,19 +117,79 @@ def test_searched_days_are_shown_and_classes_are_named(site: Site) -> None:
     assert "The recipe in force knows:" not in got(site, defect="short", since="2026-01-01", until="2026-01-02")
 
 
-def test_altered_record_and_simulated_parts_are_marked(site: Site) -> None:
-    """The page of a record that was changed after it was chained warns first; lists mark what was no production."""
-    part = site.add_part("NG", "FORGED", change=lambda record: replace(record, simulated=True))
-    assert "simulated" in got(site, q="FORGED")
-    assert "NOT as it was written" not in site.client("ann").get(f"/part/{part.record_id}").text
+def make_ok(site: Site, *parts: Record) -> None:
+    """Change records to OK behind the program's back: the first whole, others in their verdict alone."""
     with closing(sqlite3.connect(site.context.reader.path)) as database:
         database.execute("DROP TRIGGER records_keep")
-        text = replace(part, judgement=Judgement(Verdict.OK), detections=()).to_json()
-        database.execute("UPDATE records SET json = ?, verdict = 1 WHERE record_id = ?", (text, part.record_id))
+        for part in parts:
+            whole = replace(part, judgement=Judgement(Verdict.OK), detections=()).to_json()
+            text = whole if part is parts[0] else part.to_json().replace('"verdict":"NG"', '"verdict":"OK"')
+            database.execute("UPDATE records SET json = ?, verdict = 1 WHERE record_id = ?", (text, part.record_id))
         database.commit()
-    text = site.client("ann").get(f"/part/{part.record_id}").text
-    assert re.search(r'role="alert">NOT as it was written', text)
-    assert "This entry is NOT of the record" in text
+
+
+def test_simulated_parts_are_marked(site: Site) -> None:
+    """Lists mark what was no production."""
+    site.add_part("NG", "TRIAL", change=lambda record: replace(record, simulated=True))
+    assert "simulated" in got(site, q="TRIAL")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_forged_record_has_no_verdict_that_looks_valid(site: Site, browser: Browser, language: str) -> None:
+    """A record that was falsified to OK shows an alarm in place of its verdict: on its page, and in every list."""
+    part, other = site.add_part("NG", "FORGED"), site.add_part("NG", "FORGED")
+    words = all_words(language)["trace"]
+    page = browser.open(site, f"/part/{part.record_id}?lang={language}", "ann")
+    assert 1 == page.locator(".band.verdict-ng").count()
+    make_ok(site, part)
+    page.goto(f"/part/{part.record_id}")
+    assert 0 == page.locator("main .verdict-ok").count()
+    assert words["altered"] == page.locator("[role=alert] .huge").inner_text()
+    assert words["altered_record"] in page.locator("[role=alert]").inner_text()
+    assert 1 == page.locator("main .verdict-ng").count()  # that of the other record of the serial
+    page.goto(f"/part/{other.record_id}")
+    assert words["altered_short"] == page.locator("main .unsound").inner_text()
+    for asked in ("FORGED", "LOT-1", part.record_id):
+        page.goto(f"/trace?q={asked}")
+        assert 0 == page.locator("main .verdict-ok").count()
+        assert words["altered_short"] == page.locator("main .unsound").inner_text()
+        assert words["unsound"] in page.locator("[role=alert]").inner_text()
+
+
+def test_record_that_cannot_be_read_is_said_in_words(site: Site) -> None:
+    """Its page is headed so, with its id, its row and the audit, and without a path of the server; lists mark it."""
+    first, part = site.add_part("NG"), site.add_part("NG", "TORN")
+    make_ok(site, first, part)
+    answer = site.client("ann").get(f"/part/{part.record_id}")
+    assert (409, False) == (answer.status_code, str(site.folder) in answer.text)
+    heading = re.search(r"<h1[^>]*>(.*?)</h1>", answer.text)
+    assert heading is not None
+    assert "This record cannot be read" == heading[1]
+    for word in (part.record_id, "row 2", "lineside audit"):
+        assert word in answer.text
+    for asked in ("TORN", "LOT-1"):
+        text = got(site, q=asked)
+        assert 'class="unsound"' in text
+        assert "verdict-ok" not in text
+
+
+def test_counts_beyond_the_list_are_said_to_be_unchecked(shift_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where more parts are counted than listed, the page says what was checked; where all are listed it need not."""
+    unchecked = "Counted by the columns of the records"
+    assert unchecked not in got(shift_site, q="LOT-1")
+    monkeypatch.setattr("inspection.hmi.trace_page.SHOWN", 5)
+    assert unchecked in got(shift_site, q="LOT-1")
+
+
+def test_names_do_not_turn_the_writing_around(site: Site) -> None:
+    """Control letters in a serial or a lot are shown as what they are, in title, heading, verdict and lists."""
+    part = site.add_part("NG", "A\u202eB\x1bC", lot="L\u202eOT")
+    client = site.client("ann")
+    for text in (client.get(f"/part/{part.record_id}").text, got(site, q="A\u202eB\x1bC"), client.get("/").text):
+        shown = re.sub(r'value="[^"]*"', "", text)  # what was typed stays as it was
+        assert "\u202e" not in shown
+        assert "\x1b" not in shown
+        assert "A\\u202eB\\x1bC" in shown
 
 
 def test_part_shows_limits_chain_and_pictures(site: Site) -> None:

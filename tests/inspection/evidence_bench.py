@@ -12,8 +12,9 @@ import numpy as np
 from inspection.config import StationConfig, load_station
 from inspection.evidence_ledger import EvidenceLedger, Picture, ledger_path
 from inspection.images import encode_png
-from inspection.retention.run import Retention, Summary
+from inspection.retention.run import Retention
 from inspection.retention.stop import Stop
+from inspection.retention.summary import Summary
 from inspection.reviews import ReviewStore, reviews_path
 from inspection.store import Store
 from inspection.types import (

@@ -50,7 +50,7 @@ def wrong(folder: Path, finished: bool) -> list[str]:
     """What is not as it must be: after a kill, or after the run that finished."""
     ledger = ReadOnlyFile(ledger_path(folder / "records.sqlite"), LEDGER, mark=MARK, newest=len(MIGRATIONS))
     try:
-        audit = check_pictures(ledger.path, folder / "evidence")
+        audit = check_pictures(ledger.path, folder / "evidence").said
         found = [finding.what for finding in (*audit.findings, *audit.damage)]
         rows = {row[0] for row in ledger.rows("SELECT file FROM pictures UNION SELECT new_file FROM compressed")}
         rows |= set() if finished else {row[0] for row in ledger.rows("SELECT file FROM unfinished")}

@@ -67,7 +67,7 @@ def faults(bench: PictureBench) -> list[str]:
     """What the audit finds wrong with the pictures."""
     return [
         finding.what.rpartition(": ")[2]
-        for finding in check_pictures(ledger_path(bench.store), bench.evidence).findings
+        for finding in check_pictures(ledger_path(bench.store), bench.evidence).said.findings
     ]
 
 

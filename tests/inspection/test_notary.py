@@ -155,6 +155,38 @@ def test_a_store_that_was_exchanged_is_said_at_once(tmp_path: Path, caplog: pyte
         notary.open()
         notary.close()
     assert "checkpoint.contradicted" in caplog.messages
+    assert str(path) in notary.contradicted
+
+
+def test_an_exchanged_store_is_said_at_every_start_until_it_is_back(tmp_path: Path) -> None:
+    """A restart does not make the fault go away; the right store does, and so does a store with checkpoints of its own."""
+    path = make(tmp_path)
+    aside = tmp_path / "aside"
+    path.rename(aside)
+    with closing(Store(path)) as store:
+        add_records(store, 1, 2)
+    for _ in range(2):
+        assert str(path) in started_and_ended(path)
+    path.unlink()
+    aside.rename(path)
+    assert str(path) in started_and_ended(path)  # the checkpoints of the other one are contradicted now
+    assert started_and_ended(path) == ""
+    checkpoints_path(path).unlink()
+    path.unlink()
+    with closing(Store(path)) as store:
+        add_records(store, 1, 2)
+    path.with_name(f"{STORE}.evidence").unlink()
+    path.with_name(f"{STORE}.reviews").unlink()
+    assert started_and_ended(path) == ""
+
+
+def started_and_ended(path: Path) -> str:
+    """What a station says of the files after one start."""
+    notary = Notary(config(path))
+    notary.open()
+    notary.close()
+    assert notary.fault == ""
+    return notary.contradicted
 
 
 def test_a_lock_on_the_store_makes_the_notary_wait_and_nobody_else(tmp_path: Path) -> None:

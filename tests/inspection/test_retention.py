@@ -1,14 +1,18 @@
 """Retention: what rules and limits touch, what they never touch, and what is left when it is killed."""
 
+import itertools
 import json
 import logging
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,7 +21,7 @@ import numpy as np
 import pytest
 from cryptography.exceptions import InvalidSignature
 from evidence_bench import NOISE, SOFT, PictureBench
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -26,13 +30,16 @@ from inspection.chain import canonical
 from inspection.cli import main
 from inspection.errors import ConfigError, StoreError
 from inspection.evidence import evidence_files, picture_of
-from inspection.evidence_ledger import LEDGER, MARK, MIGRATIONS, deleted_of, ledger_path
+from inspection.evidence_ledger import LEDGER, MARK, MIGRATIONS, EvidenceLedger, Picture, deleted_of, ledger_path
 from inspection.log import OWN
 from inspection.picture_state import PictureLedger, in_words
 from inspection.read_only import ReadOnlyFile
+from inspection.retention.ages import Clock
 from inspection.retention.budget import Budget
+from inspection.retention.folder import EvidenceFolder
+from inspection.retention.plan import planned
 from inspection.retention.rules import Part, fitting, protection, to_be_done
-from inspection.retention.run import Retention, planned
+from inspection.retention.run import Retention
 from inspection.retention.section import RetentionRule, RetentionSection
 from inspection.retention.stop import Stop
 from inspection.signing_keys import fingerprint_of, make_key, raw_public, read_public_key
@@ -42,7 +49,7 @@ NOW = datetime(2026, 11, 23, tzinfo=UTC)
 OLD_OK_GO = '[[retention.rules]]\nverdicts = ["OK"]\nafter_days = 30\nkeep = "nothing"\n'
 OK_COMPRESSED = '[[retention.rules]]\nverdicts = ["OK"]\nafter_days = 7\nkeep = "compressed"\n'
 REVIEWED_GO = (
-    '[[retention.rules]]\nverdicts = ["NG", "REVIEW"]\ndispositions = ["confirmed", "false_call"]\nafter_days = 90\n'
+    '[[retention.rules]]\nverdicts = ["NG", "REVIEW"]\ndispositions = ["confirmed", "false_call"]\nafter_days = 45\n'
     'keep = "nothing"\n'
 )
 
@@ -68,7 +75,7 @@ def ledger_of(bench: PictureBench) -> ReadOnlyFile:
 
 def faults(bench: PictureBench) -> list[str]:
     """What the audit finds wrong with the pictures."""
-    return [finding.what for finding in check_pictures(ledger_path(bench.store), bench.evidence).findings]
+    return [finding.what for finding in check_pictures(ledger_path(bench.store), bench.evidence).said.findings]
 
 
 # Rules
@@ -238,7 +245,7 @@ def test_an_error_part_whose_late_result_was_ng_is_protected(bench: PictureBench
 
 def test_a_part_that_the_store_does_not_know_is_kept_unless_it_was_ok(bench: PictureBench) -> None:
     """Without its record nobody can tell whether somebody still has to decide on it."""
-    ng, ok = bench.add("NG", days=99, stored=False), bench.add("OK", days=99, stored=False)
+    ng, ok = bench.add("NG", days=60, stored=False), bench.add("OK", days=60, stored=False)
     bench.review(ng, "confirmed")
     bench.add()
     bench.run(OLD_OK_GO + REVIEWED_GO)
@@ -248,7 +255,7 @@ def test_a_part_that_the_store_does_not_know_is_kept_unless_it_was_ok(bench: Pic
 def test_classes_choose(bench: PictureBench) -> None:
     """A deleting rule needs all classes of a part among its own, a keeping one any."""
     keep = '[[retention.rules]]\nverdicts = ["NG"]\nclasses = ["crack"]\nafter_days = 0\nkeep = "lossless"\n'
-    drop = REVIEWED_GO.replace("after_days = 90", 'classes = ["short", "crack"]\nafter_days = 1')
+    drop = REVIEWED_GO.replace("after_days = 45", 'classes = ["short", "crack"]\nafter_days = 1')
     parts = {
         names: bench.add("NG", days=5, classes=names) for names in (("short",), ("short", "open"), ("crack", "short"))
     }
@@ -323,8 +330,8 @@ def test_first_ok_then_error_then_reviewed(bench: PictureBench) -> None:
 
 def test_dry_run_changes_nothing_and_says_what_would_be(bench: PictureBench) -> None:
     """The plan names the rules with their counts; every file and the ledger stay as they are."""
+    bench.add("NG", days=60)
     bench.add("OK", days=40)
-    bench.add("NG", days=100)
     bench.add()
     config = bench.config(OLD_OK_GO + REVIEWED_GO)
     before = {path: path.read_bytes() for path in bench.folder.rglob("*.png")}
@@ -342,6 +349,55 @@ def test_a_clock_that_leapt_ahead_ages_no_picture(bench: PictureBench) -> None:
     work.one_pass(now=datetime.now(UTC) + timedelta(days=3650))
     work.close()
     assert ["top.png"] == bench.files(record)
+
+
+TIMES = st.lists(st.floats(0, 60), min_size=1, max_size=8)  # days between pictures
+
+
+def clock_after(days: list[float]) -> Clock:
+    clock = Clock()
+    for day in days:
+        clock.saw(NOW + timedelta(days=day))
+    return clock
+
+
+@given(TIMES)
+def test_pictures_age_by_the_clock(pauses: list[float]) -> None:
+    """Whatever the pauses, up to two months: the newest picture counts, and pictures age for a day after it."""
+    days = [*itertools.accumulate(pauses)]
+    clock, last = clock_after(days), NOW + timedelta(days=days[-1])
+    assert clock.at == last
+    assert clock.limit(last + timedelta(days=9)) == last + timedelta(days=1)
+    assert clock.limit(last) == last
+
+
+@given(TIMES, st.data())
+def test_no_leap_of_less_than_a_day_ages_anything(pauses: list[float], drawn: st.DataObject) -> None:
+    """Leaps ahead that were put right within a day, however many and far: at no moment is a later time believed."""
+    days: list[float] = []
+    for true in itertools.accumulate(pauses):
+        days.append(true)
+        leap = drawn.draw(st.floats(200, 40000))
+        days += [true + leap + more for more in drawn.draw(st.lists(st.floats(0, 0.99), max_size=3).map(sorted))]
+        at = clock_after(days).at
+        assert at is not None
+        assert at <= NOW + timedelta(days=true)
+    assert clock_after([*days, true]).at == NOW + timedelta(days=true)
+
+
+def test_a_clock_that_leapt_ahead_with_a_part_ages_nothing_until_it_is_borne_out(bench: PictureBench) -> None:
+    """One part judged in another year, and a pass in that year, delete nothing; a line that goes on there a day later ages."""
+    record = bench.add("OK", days=40)
+    bench.add("OK", days=-1000)
+    there = datetime.now(UTC) + timedelta(days=1002)
+    config = bench.config("budget_ms_per_s = 1000\n" + OLD_OK_GO)
+    assert planned(config, there)[1] == {}
+    work = Retention(config, Stop())
+    assert work.one_pass(now=there).deleted == 0
+    bench.add("OK", days=-1001)
+    assert work.one_pass(now=there).deleted == 1
+    work.close()
+    assert [] == bench.files(record)
 
 
 # What is not as the ledger says
@@ -481,6 +537,258 @@ def test_in_a_folder_that_cannot_be_written_nothing_is_buried(
     assert faults(bench) == []
 
 
+# What refuses to go holds up nothing else
+
+
+def once(bench: PictureBench, retention: str = OLD_OK_GO, option: str = "--once") -> tuple[int, dict[str, object], str]:
+    """A pass in a process that may do no more than an ordinary user: exit code, the line of JSON, what was said."""
+    bench.config(f"budget_ms_per_s = 1000\n{retention}")
+    drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.getuid() == 0 else []
+    if drop and shutil.which("setpriv") is None:
+        pytest.skip("root is refused nothing, and there is no setpriv")
+    done = subprocess.run(
+        [*drop, sys.executable, "-m", "inspection", "retention", str(bench.folder / "station.toml"), option],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    told = json.loads(done.stdout.splitlines()[-1 if option == "--dry-run" else 0]) if done.stdout else {}
+    return done.returncode, told, done.stdout + done.stderr
+
+
+def test_a_folder_that_cannot_be_written_holds_up_no_other(bench: PictureBench) -> None:
+    """Its records are named, left and tried again; those of other folders go, and the exit code says that something stayed."""
+    first, second = bench.add("OK", days=40), bench.add("OK", days=50)
+    bench.add()
+    shut = (bench.evidence / first.evidence).parent
+    shut.chmod(0o555)
+    code, told, said = once(bench, option="--dry-run")
+    assert (code, told["left_as_they_are"]) == (3, 1)
+    code, told, said = once(bench)
+    assert (code, told["deleted_files"], told["left_as_they_are"]) == (3, 1, 1)
+    assert f"pictures in {shut} can neither be replaced nor removed (Permission denied)\n" in said
+    assert (["top.png"], []) == (bench.files(first), bench.files(second))
+    assert faults(bench) == []
+    shut.chmod(0o755)
+    assert once(bench)[0] == 0
+    assert [] == bench.files(first)
+
+
+def test_a_picture_that_cannot_be_removed_is_named_and_not_called_deleted(bench: PictureBench) -> None:
+    """An immutable file gets no tombstone; the others of its folder go; it goes itself when it may."""
+    if shutil.which("chattr") is None or os.getuid() != 0:
+        pytest.skip("needs root and chattr")
+    stays, goes = bench.add("OK", days=40), bench.add("OK", days=40)
+    bench.add()
+    file = bench.evidence / f"{stays.evidence}_top.png"
+    if subprocess.run(["chattr", "+i", file], check=False, capture_output=True).returncode != 0:
+        pytest.skip("this file system knows no immutable files")
+    try:
+        code, told, said = once(bench)
+    finally:
+        subprocess.run(["chattr", "-i", file], check=True)
+    assert (code, told["deleted_files"], told["left_as_they_are"]) == (3, 1, 1)
+    assert f"the picture {file} can neither be replaced nor removed" in said
+    ledger = ledger_of(bench)
+    assert ([], 1) == (deleted_of(ledger, stays.record_id), len(deleted_of(ledger, goes.record_id)))
+    ledger.close()
+    assert once(bench)[0] == 0
+    assert [] == bench.files(stays)
+
+
+def test_a_deletion_that_fails_is_tried_again_and_the_others_go_on(bench: PictureBench) -> None:
+    """Where only the system's refusal shows that a file stays, its step stays open and its folder gets no more tombstones."""
+    if os.getuid() != 0:
+        pytest.skip("needs root to give files to somebody else")
+    stays = [bench.add("OK", days=40) for _ in range(40)]
+    goes = bench.add("OK", days=35)
+    bench.add()
+    shut = (bench.evidence / stays[0].evidence).parent
+    shut.chmod(0o1777)
+    for path in (shut, *shut.iterdir()):
+        os.chown(path, 65534, 65534)
+    for _ in range(2):
+        code, told, said = once(bench)
+        assert code == 3
+        assert "cannot be removed (Operation not permitted)" in said
+        ledger = ledger_of(bench)
+        assert ledger.rows("SELECT count(*) FROM unfinished WHERE step = 'remove'") == [(16,)]
+        ledger.close()
+    assert [] == bench.files(goes)
+    assert told["on_disk_mb"] == round(sum(path.stat().st_size for path in bench.evidence.rglob("*.png")) / 1e6, 3)
+    os.chown(shut, 0, 0)
+    assert once(bench)[0] == 0
+    assert [] == [*shut.parent.glob("LOT/*.png")]
+    assert faults(bench) == []
+
+
+def test_what_belongs_to_somebody_else_in_a_sticky_folder_is_not_buried(bench: PictureBench) -> None:
+    """The refusal is foreseen, so that no tombstone is signed for a file that stays."""
+    if os.getuid() != 0:
+        pytest.skip("needs root to act as others")
+    record = bench.add("OK", days=40)
+    file = f"{record.evidence}_top.png"
+    for path in (bench.evidence, *bench.evidence.parents):
+        if path.is_relative_to(bench.folder.parent.parent):
+            path.chmod(0o755)
+    lot = (bench.evidence / file).parent
+    lot.chmod(0o1777)
+    os.chown(lot, 65534, 65534)
+    folder = EvidenceFolder(bench.evidence)
+    os.seteuid(65533)
+    try:
+        refusal = folder.refusal(file)
+    finally:
+        os.seteuid(0)
+    assert "somebody else" in refusal
+    assert folder.refusal(file) == ""
+
+
+def test_a_record_that_cannot_be_read_is_left_and_the_others_go(bench: PictureBench) -> None:
+    """Its pictures stay, it is named, and every other record's go as the rules say."""
+    altered, other = bench.add("NG", days=60), bench.add("NG", days=60)
+    for record in (altered, other):
+        bench.review(record, "confirmed")
+    bench.add()
+    with closing(sqlite3.connect(bench.store, isolation_level=None)) as database:
+        for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall():
+            database.execute(f"DROP TRIGGER {name}")
+        database.execute(
+            "UPDATE records SET json = replace(json, 'NG', 'OK') WHERE record_id = ?", (altered.record_id,)
+        )
+    assert planned(bench.config(REVIEWED_GO))[0].left.keys() == {altered.record_id}
+    code, told, said = once(bench, REVIEWED_GO)
+    assert (code, told["deleted_files"], told["left_as_they_are"]) == (0, 1, 1)
+    assert f'1 record left as they are; first "{altered.record_id}: ' in said
+    assert (["top.png"], []) == (bench.files(altered), bench.files(other))
+
+
+@pytest.mark.parametrize("since", ["2026-01-01T99", "2026-01-01 or so", ""])
+def test_a_time_that_cannot_be_read_holds_up_nothing(bench: PictureBench, since: str) -> None:
+    """A row that somebody wrote into the working list is left, whatever stands in it; a row's time may be any."""
+    with closing(EvidenceLedger(ledger_path(bench.store))) as ledger:
+        for number, at in enumerate(["0001-01-01", "9999-12-31T23:59:59+00:00", "0001-01-01T00:00:00+23:59"]):
+            ledger.enter([Picture(f"{number}", f"2026-01-01/L/{number}_a.png", "0", 1, at, "OK")])
+    odd, other = bench.add("OK", days=40), bench.add("OK", days=40)
+    bench.add()
+    with closing(sqlite3.connect(ledger_path(bench.store), isolation_level=None)) as database:
+        database.execute("UPDATE present SET since = ? WHERE record_id = ?", (since, odd.record_id))
+    summary = bench.run("max_gb = 0.000000001\n" + OLD_OK_GO)
+    assert (["top.png"], []) == (bench.files(odd), bench.files(other))
+    assert odd.record_id in summary.left
+    assert planned(bench.config(OLD_OK_GO))[0].left
+
+
+# The limit, and what lies on the disk
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=12))
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_files_that_are_missing_make_no_others_go(tmp_path: Path, demo_recipe: Path, there: list[bool]) -> None:
+    """Whichever files people removed: what lies there within the limit stays, and one file too many costs one file."""
+    with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
+        bench = PictureBench(Path(folder), demo_recipe)
+        records = [bench.add("OK", days=5) for _ in there]
+        files = [bench.evidence / f"{record.evidence}_top.png" for record in records]
+        size = files[0].stat().st_size
+        for file in (file for file, stays in zip(files, there, strict=True) if not stays):
+            file.unlink()
+        kept = sum(there)
+        for fewer in (0, 1):
+            limit = f"max_gb = {max(1, kept * size - fewer) / 1e9:.12f}\n"
+            plan, _ = planned(bench.config(limit))
+            summary = bench.run(limit)
+            expected = min(fewer, kept)
+            assert (expected, expected * size) == (summary.deleted, plan.freed_bytes)
+            assert len(there) - kept == summary.missing.files == plan.missing.files
+            assert sum(file.exists() for file in files) == kept - expected
+            assert summary.total_bytes == (kept - expected) * size
+
+
+def test_compressed_and_deleted_files_are_not_missing(bench: PictureBench) -> None:
+    """What retention itself replaced or removed is where the ledger says; only what people took counts."""
+    small, other = bench.add("OK", days=8, raw=True), bench.add("OK", days=8)
+    bench.add()
+    bench.run(OK_COMPRESSED)
+    config = bench.config("max_gb = 0.000000001")
+    assert planned(config)[0].missing.files == 0
+    (bench.evidence / f"{small.evidence}_top.jpg").unlink()
+    missing = planned(config)[0].missing
+    assert (1, {small.record_id}, [f"{small.evidence}_top.jpg"]) == (missing.files, missing.records, missing.first)
+    assert ["top.jpg"] == bench.files(other)
+
+
+def test_a_pass_looks_for_missing_files_again(bench: PictureBench) -> None:
+    """What people remove while retention runs is not counted at the next pass either."""
+    records = [bench.add("OK", days=5) for _ in range(4)]
+    size = (bench.evidence / f"{records[0].evidence}_top.png").stat().st_size
+    work = Retention(bench.config(f"budget_ms_per_s = 1000\nmax_gb = {3 * size / 1e9:.12f}"), Stop())
+    assert work.one_pass().deleted == 1
+    (bench.evidence / f"{records[1].evidence}_top.png").unlink()
+    bench.add()
+    time.sleep(1)  # a look may take a tenth of the time
+    summary = work.one_pass()
+    work.close()
+    assert (0, 1, 3 * size) == (summary.deleted, summary.missing.files, summary.total_bytes)
+
+
+def test_the_limit_goes_on_behind_what_stays(bench: PictureBench) -> None:
+    """A picture that was altered frees nothing: the next oldest goes in its place, in the same pass."""
+    altered, other, young = (bench.add("OK", days=days) for days in (9, 8, 7))
+    file = bench.evidence / f"{altered.evidence}_top.png"
+    size = file.stat().st_size
+    file.write_bytes(b"\x89PNG other")
+    summary = bench.run(f"max_gb = {2 * size / 1e9:.12f}")
+    assert (1, 0) == (summary.deleted, summary.over_bytes)
+    assert ([], ["top.png"]) == (bench.files(other), bench.files(young))
+
+
+def test_the_plan_says_what_it_frees_and_what_stays_above_the_limit(bench: PictureBench) -> None:
+    """A limit that protected parts make impossible shows before anything is done."""
+    gone, undecided = bench.add("OK", days=9), bench.add("NG", days=9)
+    sizes = [(bench.evidence / f"{record.evidence}_top.png").stat().st_size for record in (gone, undecided)]
+    code, told, _ = once(bench, "max_gb = 0.000000001", "--dry-run")
+    assert (code, told["would_free_mb"]) == (0, round(sizes[0] / 1e6, 3))
+    assert told["over_limit_mb"] == round((sizes[1] - 1) / 1e6, 3)
+    assert once(bench, "max_gb = 0.000000001")[1]["over_limit_mb"] == told["over_limit_mb"]
+
+
+@pytest.mark.parametrize("left", ["nothing", "an empty folder"])
+def test_without_its_evidence_folder_nothing_is_done(bench: PictureBench, left: str) -> None:
+    """A disk that is not mounted is said; the ledger stays as it is, and the pictures are no missing ones."""
+    record = bench.add("OK", days=40)
+    bench.add()
+    aside = bench.evidence.rename(bench.folder / "aside")
+    if left != "nothing":
+        bench.evidence.mkdir()
+    for option in ("--dry-run", "--once"):
+        code, told, said = once(bench, option=option)
+        assert (code, told) == (3, {})
+        assert f"evidence folder {bench.evidence}" in said
+        assert "mount the disk" in said
+    if left != "nothing":
+        bench.evidence.rmdir()
+    aside.rename(bench.evidence)
+    assert once(bench)[1]["deleted_files"] == 1
+    assert [] == bench.files(record)
+
+
+def test_a_station_without_pictures_needs_no_folder(bench: PictureBench) -> None:
+    """Before the first picture there is nothing to do, and that is no failure."""
+    bench.add_record("a" * 32, "skipped: not sampled")
+    assert [0, 0] == [once(bench, option=option)[0] for option in ("--dry-run", "--once")]
+
+
+def test_a_key_that_may_not_be_read_is_not_to_be_made_anew(bench: PictureBench) -> None:
+    """The remedy is permission, not another key."""
+    if os.getuid() != 0:
+        pytest.skip("needs root to give files to somebody else")
+    bench.add()
+    make_key(bench.folder / "audit.key")
+    os.chown(bench.folder / "audit.key", 65534, 65534)
+    code, _, said = once(bench, OLD_OK_GO + '[audit]\nkey = "audit.key"\n')
+    assert code == 2
+    assert "audit.key (Permission denied)\nrun this as the user who owns the key" in said
+
+
 # Killed, beside a station, on a full disk
 
 
@@ -488,7 +796,7 @@ def test_killed_at_any_step_nothing_is_lost_and_the_next_run_finishes(bench: Pic
     """SIGKILL before and after every write, commit, fsync and unlink of a pass: no file without its row, no row unfinished."""
     bench.add("OK", days=40, raw=True)
     bench.add("OK", days=8, raw=True)
-    bench.add("NG", days=100)
+    bench.add("NG", days=60)
     bench.add()
     bench.config("budget_ms_per_s = 1000\n" + OLD_OK_GO + OK_COMPRESSED)
     program = Path(__file__).with_name("retention_kills.py")
@@ -576,6 +884,31 @@ def small_disk(tmp_path: Path, demo_recipe: Path) -> Iterator[PictureBench]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+def fill(folder: Path) -> None:
+    """Take the last byte of a disk."""
+    with (folder / "ballast").open("wb", buffering=0) as file:
+        for size in (4096, 1):
+            try:
+                while file.write(bytes(size)) == size:
+                    pass
+            except OSError:
+                continue
+    assert shutil.disk_usage(folder).free == 0
+
+
+def test_on_a_disk_that_was_full_before_the_first_run_the_remedy_is_said(small_disk: PictureBench) -> None:
+    """Without space for one tombstone nothing can go: how much to free, not that pictures are entered later."""
+    bench = small_disk
+    for _ in range(10):
+        bench.add("OK", days=2, image=NOISE)
+    work = Retention(bench.config("budget_ms_per_s = 1000\nmax_gb = 0.000006"), Stop())
+    fill(bench.folder)
+    with pytest.raises(StoreError, match="is full") as raised:
+        work.one_pass()
+    work.close()
+    assert "free 512 KiB or more on that disk by other means" in raised.value.fix
+
+
 def test_a_full_disk_is_freed(small_disk: PictureBench) -> None:
     """With not one byte left the tombstones still find room, and then there is space again."""
     bench = small_disk
@@ -583,15 +916,7 @@ def test_a_full_disk_is_freed(small_disk: PictureBench) -> None:
         bench.add("OK", days=2, image=NOISE)
     undecided = bench.add("NG", days=2, image=NOISE)
     bench.run("max_gb = 1")  # has run before, as it does beside a station
-    ballast = bench.folder / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        for size in (4096, 1):
-            try:
-                while file.write(bytes(size)) == size:
-                    pass
-            except OSError:
-                continue
-    assert shutil.disk_usage(bench.folder).free == 0
+    fill(bench.folder)
     work = Retention(bench.config("budget_ms_per_s = 1000\nmax_gb = 0.000006"), Stop())
     summary = work.one_pass()
     work.close()

@@ -59,6 +59,7 @@ class Bench:
         self.clock = Clock()
         self.queue = ReviewQueue(self.reviews, self.reader, ok_share=ok_share, now=self.clock)
         self.said = 0
+        self.name = "record"
 
     def judged(self, verdict: Verdict, *, evidence: str = "kept") -> str:
         """Store one more record; its id."""
@@ -68,7 +69,7 @@ class Bench:
             trigger=Trigger(f"t{number}", f"S{number}", "L1", "board-a", NOW, number),
             judgement=Judgement(verdict, reasons), detections=(), frame_ids=("f",), recipe_sha256="a",
             model_sha256="b", station_id="st1", stage_ms=(), simulated=True, judged_at=NOW, evidence=evidence,
-            record_id=f"record-{number}",
+            record_id=f"{self.name}-{number}",
         )  # fmt: skip
         self.store.accept(made.trigger)
         self.store.commit(made)
@@ -78,6 +79,17 @@ class Bench:
         """Add a review."""
         self.said += 1
         self.reviews.add(Review(record_id, disposition, person, NOW), key=f"key-{self.said:06d}")
+
+    def exchange(self, aside: Path, back: Path | None = None) -> None:
+        """Put the record store aside into a folder, and one in its place that was put ``back``, or a new one."""
+        self.store.close()
+        path = self.store.path
+        aside.mkdir()
+        for source, target in ((path.parent, aside), (back, path.parent)):
+            for end in ("", "-wal", "-shm"):
+                if source is not None and (source / f"{path.name}{end}").exists():
+                    (source / f"{path.name}{end}").rename(target / f"{path.name}{end}")
+        self.store = Store(path)
 
     def close(self) -> None:
         """Close all files."""
@@ -231,6 +243,23 @@ def test_reviews_outlive_their_queue_and_another_store(bench: Bench, tmp_path: P
     for verdict in (NG, OK, OK, NG):
         bench.judged(verdict)
     assert [made[1], made[2], "record-3"] == sorted(bench.queue.claim("bob", "b", 9))
+
+
+@pytest.mark.parametrize("recorded", [0, 3])
+def test_undecided_parts_wait_again_when_their_store_is_back(bench: Bench, tmp_path: Path, recorded: int) -> None:
+    """While another store is in its place none of its parts is offered, held or counted; afterwards each waits again."""
+    made = [bench.judged(NG) for _ in range(3)]
+    bench.says("ann", made[0], "confirmed")
+    assert tuple(made[1:]) == bench.queue.claim("bob", "b", 9)
+    bench.exchange(tmp_path / "aside")
+    bench.name = "other"
+    for _ in range(recorded):
+        bench.judged(OK)
+    assert () == bench.queue.claim("cy", "c", 9)
+    assert (0, 0) == (bench.queue.counts("ann").waiting, bench.queue.counts("ann").held)
+    bench.queue.forget(made[1])  # as a page does that asks for it just then
+    bench.exchange(tmp_path / "unused", tmp_path / "aside")
+    assert tuple(made[1:]) == bench.queue.claim("cy", "c", 9)
 
 
 def test_eight_threads_and_three_programs_share_500_parts(bench: Bench) -> None:

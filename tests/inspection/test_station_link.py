@@ -2,8 +2,11 @@
 
 import json
 import os
+import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -114,6 +117,33 @@ def dropped(store: Path, content: bytes, name: str = "") -> Path:
 
 
 # ---- status
+
+
+def test_a_full_disk_takes_a_newer_status(tmp_path: Path) -> None:
+    """A station whose disk is full still says so: the status is written over the last one, longer or shorter."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = [shutil.which("mount") or "mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    if os.name != "posix" or subprocess.run(command, check=False, capture_output=True).returncode != 0:
+        pytest.skip("needs the right to mount a small file system")
+    store = disk / "records.sqlite"
+    board = StatusBoard(store)
+    board.open()
+    try:
+        board.show(status(store, model="a" * 300))
+        until(lambda: read_status(store) is not None)
+        with suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
+            while filler.write(b"x" * 4096):
+                pass
+        for model in ("m" * 500, "m"):
+            board.show(status(store, model=model, healthy=False))
+            until(lambda model=model: (said := read_status(store)) and (said.model, said.healthy) == (model, False))
+        assert ["filler", "records.sqlite.requests", "records.sqlite.status.json"] == sorted(
+            path.name for path in disk.iterdir()
+        )
+    finally:
+        board.close()
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def test_a_status_is_read_as_it_was_shown(store: Path, board: StatusBoard) -> None:

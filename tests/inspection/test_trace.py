@@ -156,7 +156,7 @@ def test_serial_used_twice_is_said(month: Path, capsys: pytest.CaptureFixture[st
 def test_records_of_a_serial_beyond_the_limit_are_counted(month: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """--limit shortens what is told, and the text says by how many."""
     _, text, _ = trace(month, capsys, "PCB00000300", "--limit", 1)
-    assert "1 more records of this serial" in text
+    assert "1 more record of this serial" in text
 
 
 def test_unknown_serial_names_those_that_begin_alike(month: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -238,8 +238,8 @@ def test_place_in_the_chain_is_that_of_the_entry(tracer: Tracer, month: Path) ->
         assert (first["number"], first["key"]) == (part.chain.checkpoint.number, part.chain.checkpoint.key)
 
 
-def test_record_without_an_entry_in_the_chain_is_said(own_month: Path) -> None:
-    """A record that the chain does not name is told as such, and one that no checkpoint holds yet too."""
+def test_record_without_an_entry_in_the_chain_is_said(own_month: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A record whose entry was taken out of the chain is told as not as written, one that no checkpoint holds yet as such."""
     newest = add_record(own_month)
     with tracing(own_month) as tracer:
         part = tracer.record(newest.record_id)
@@ -253,7 +253,28 @@ def test_record_without_an_entry_in_the_chain_is_said(own_month: Path) -> None:
     with tracing(own_month) as tracer:
         part = tracer.record(newest.record_id)
     assert part is not None
-    assert "not_named" == part.chain.why_not
+    assert ("not_named", ("missing",)) == (part.chain.why_not, part.chain.altered)
+    code, text, _ = trace(own_month, capsys, "--record", newest.record_id)
+    assert (1, True) == (code, text.startswith("NOT as it was written: its entry in the chain is missing;"))
+    code, out, _ = trace(own_month, capsys, "--lot", newest.trigger.lot, "--json")
+    assert (1, [False]) == (code, [line["as_written"] for line in json.loads(out)["listed"]])
+
+
+def test_records_from_before_the_chain_are_not_called_altered(tmp_path: Path, own_month: Path) -> None:
+    """Rows that an earlier version stored have no entry and are not accused of it; those after them are checked."""
+    path = tmp_path / "own" / "records.sqlite"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("DROP TRIGGER chain_stay")
+        database.execute("DELETE FROM chain")
+        database.commit()
+    newest = add_record(own_month)  # a store that is opened anew begins its chain with how many rows there were
+    with tracing(own_month) as tracer:
+        lines = [line for row in (1, 700, 1200, 1201) for line in tracer.checked(tracer.queries.between(row, row, 1))]
+        old, new = tracer.record(lines[1].record_id), tracer.record(newest.record_id)
+    assert [None, None, None, True] == [line.as_written for line in lines]
+    assert old is not None
+    assert new is not None
+    assert [("not_named", ()), ("", ())] == [(part.chain.why_not, part.chain.altered) for part in (old, new)]
 
 
 def test_torn_line_among_the_checkpoints_hides_no_other(own_month: Path) -> None:
@@ -400,6 +421,75 @@ def test_record_that_cannot_be_read_is_named_and_hides_no_other(
     assert first.record_id in err
 
 
+@pytest.fixture
+def forged(own_month: Path) -> tuple[Record, Record]:
+    """Two NG records that were made OK in the store: one whole, one in its verdict alone, so that it cannot be read."""
+    altered, unreadable = [one for one in records(own_month) if one.judgement.verdict == Verdict.NG][-2:]
+    text = replace(altered, judgement=Judgement(Verdict.OK), detections=()).to_json()
+    with closing(sqlite3.connect(own_month / "records.sqlite")) as database:
+        database.execute("DROP TRIGGER records_keep")
+        change = "UPDATE records SET json = ?, verdict = 1 WHERE record_id = ?"
+        database.execute(change, (text, altered.record_id))
+        text = unreadable.to_json().replace('"verdict":"NG"', '"verdict":"OK"')
+        database.execute(change, (text, unreadable.record_id))
+        database.commit()
+    return altered, unreadable
+
+
+def test_listed_records_that_are_not_sound_are_marked(
+    own_month: Path, forged: tuple[Record, Record], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A list never shows the verdict of a forged record as if it were valid: line, first line, document and exit code say so."""
+    altered, unreadable = forged
+    for words in (("--lot", altered.trigger.lot), ("--lot", unreadable.trigger.lot), ("--recipe", "demo-pcb")):
+        code, text, _ = trace(own_month, capsys, *words, "--limit", 1000)
+        lines = [line for line in text.splitlines() if altered.record_id in line]
+        lines_unread = [line for line in text.splitlines() if unreadable.record_id in line]
+        assert (1, True) == (code, "NOT as written, or cannot be read (row " in text.splitlines()[0])
+        assert lines or lines_unread
+        assert all("  ------  " in line and "NOT AS WRITTEN" in line for line in lines + lines_unread)
+        assert all(line.endswith("CANNOT BE READ") for line in lines_unread)
+    told = json.loads(trace(own_month, capsys, "--lot", altered.trigger.lot, "--json")[1])
+    marked = {
+        line["record_id"]: (line["as_written"], line["readable"]) for line in told["listed"] if not line["as_written"]
+    }
+    assert (False, True) == marked.pop(altered.record_id)
+    assert marked in ({}, {unreadable.record_id: (False, False)})
+    assert [line["row"] for line in told["listed"] if not line["as_written"]] == told["not_sound"]
+    assert told["parts"] == told["checked"]
+
+
+def test_records_beyond_those_told_whole_are_checked_too(
+    own_month: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A serial that was used more often than is told whole lists the rest checked, and a forged one of them is exit code 1."""
+    monkeypatch.setattr("inspection.trace.MOST_RECORDS", 1)
+    first = add_record(own_month, serial="OFTEN", judgement=Judgement(Verdict.OK), detections=())
+    add_record(own_month, serial="OFTEN")
+    assert 0 == trace(own_month, capsys, "OFTEN")[0]
+    alter(own_month, "records", "lot = 'ANOTHER' WHERE record_id = ?", first.record_id)
+    code, text, _ = trace(own_month, capsys, "OFTEN")
+    line = next(line for line in text.splitlines() if first.record_id in line)
+    assert (1, True) == (code, line.endswith("NOT AS WRITTEN, now says OK"))
+
+
+def test_sound_records_are_never_marked(tracer: Tracer, month: Path) -> None:
+    """Of a store that nobody changed every line is as it was written, in whatever order they are listed."""
+    rows_of_it = [*range(1200, 0, -7), *range(1, 1200, 11), 600, 300, 599]
+    lines = [line for row in rows_of_it for line in tracer.queries.between(row, row, 1)]
+    assert {(True, True)} == {(line.as_written, line.readable) for line in tracer.checked(lines)}
+
+
+def test_counts_that_were_not_checked_say_so(month: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Counts over more than was listed are said to be those of the columns; where all were checked nothing is said."""
+    ((lot,),) = rows(month, "SELECT lot FROM records GROUP BY lot HAVING count(*) > 3 LIMIT 1")
+    unchecked = "counted by the columns of the store, unchecked"
+    assert f"{unchecked}; `lineside audit" in trace(month, capsys, "--lot", lot, "--limit", 0)[1]
+    assert f"{unchecked} but for the 2 listed; `lineside audit" in trace(month, capsys, "--lot", lot, "--limit", 2)[1]
+    assert unchecked not in trace(month, capsys, "--lot", lot, "--limit", 1000)[1]
+    assert 2 == document(month, capsys, "--lot", lot, "--limit", 2)["checked"]
+
+
 # ---- lists
 
 
@@ -538,7 +628,7 @@ def test_place_that_cannot_be_corrected_is_said(own_month: Path, capsys: pytest.
     )
     words = ("--defect", "scratch", "--since", "2026-10-01", "--at", "410,235")
     code, text, _ = trace(own_month, capsys, *words)
-    assert (0, True) == (code, "1 of them were compared where the finding lay on the frame" in text)
+    assert (0, True) == (code, "1 part compared where the finding lay on the frame" in text)
     assert 0 == trace(own_month, capsys, *words, "--roi", "bay")[0]
     assert 1 == trace(own_month, capsys, *words, "--roi", "other")[0]
     assert 1 == trace(own_month, capsys, *words, "--camera", "side")[0]
@@ -553,8 +643,13 @@ def test_record_that_was_damaged_is_counted_apart(own_month: Path, capsys: pytes
         database.execute("DROP TRIGGER records_keep")
         database.execute("UPDATE records SET json = json || '}' WHERE rowid = ?", (row,))
         database.commit()
-    told = document(own_month, capsys, "--defect", "short", "--since", "2026-09-30")
-    assert (before - 1, 1) == (told["parts"], told["unreadable"])
+    code, out, _ = trace(own_month, capsys, "--defect", "short", "--since", "2026-09-30", "--json")
+    told = json.loads(out)
+    assert (1, before - 1, 1) == (code, told["parts"], told["unreadable"])
+    ((at,),) = rows(own_month, "SELECT judged_at FROM records WHERE rowid = ?", row)
+    end = (datetime.fromisoformat(at) + timedelta(microseconds=1)).isoformat()
+    code, text, _ = trace(own_month, capsys, "--defect", "short", "--since", at, "--until", end)
+    assert (1, True) == (code, "0 parts\n1 record could not be read" in text)
 
 
 @pytest.mark.parametrize(("option", "column"), [("--model", "model_sha256"), ("--recipe", "recipe_sha256")])
@@ -601,7 +696,9 @@ def test_store_of_an_earlier_schema_is_traced_more_slowly(own_month: Path, capsy
         for words in (("--model", "1eb"), ("--defect", "spur", "--since", "2026-10-05"))
     ]
     assert wanted == [one["by_verdict"] for one in told]
-    assert all(one["slow"] for one in told)
+    assert all(one["slow"] and one["checked"] == 0 for one in told)
+    assert {None} == {line["as_written"] for one in told for line in one["listed"]}
+    assert "which has no chain to check them against" in trace(own_month, capsys, "--model", "1eb")[1]
     code, text, _ = trace(own_month, capsys, "PCB00000700")
     assert (0, True) == (code, "has no chain" in text)
 
@@ -682,6 +779,10 @@ def test_trace_loads_nothing_heavy(month: Path) -> None:
     [
         [], ["A", "--lot", "B"], ["--defect", "short"], ["A", "--limit", "-1"], ["A", "--limit", "100000"],
         ["--defect", "short", "--since", "2026-10-01", "--within", "0"], ["\udcff"],
+        ["--defect", "short", "--since", "2026-10-01", "--within", "5"], ["A", "--since", "2026-10-01"],
+        ["--lot", "B", "--camera", "top"], ["--record", "A", "--roi", "bay"], ["--model", "1", "--at", "1,1"],
+        ["--recipe", "1", "--until", "2026-10-01"], ["--lot", "B", "--within", "20"],
+        ["--defect", "short", "--since", "2026-10-02", "--until", "2026-10-01"],
     ],
 )  # fmt: skip
 def test_wrong_words_are_usage_errors(month: Path, capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
@@ -689,6 +790,52 @@ def test_wrong_words_are_usage_errors(month: Path, capsys: pytest.CaptureFixture
     code, out, err = trace(month, capsys, *words)
     assert (2, "") == (code, out)
     assert 2 == len(err.splitlines())
+
+
+def test_options_that_would_be_ignored_are_named(month: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What goes with --defect alone is named where something else is asked for, rather than passed over."""
+    ((lot,),) = rows(month, "SELECT lot FROM records LIMIT 1")
+    err = trace(month, capsys, "--lot", lot, "--since", "2026-11-01", "--camera", "nosuch", "--at", "1,1")[2]
+    assert err.startswith("--since, --at, --camera: only with --defect")
+
+
+NAMING = [
+    ("trace", name) for name in ("--lot", "--record", "--model", "--recipe", "--defect", "--roi", "--camera", "--")
+]
+NAMING += [("report", name) for name in ("--lot", "--serial", "--recipe", "--shift")] + [
+    ("replay", "--lot"),
+    ("replay", "--"),
+]
+
+
+@pytest.mark.parametrize(("verb", "option"), NAMING)
+def test_empty_names_are_refused(month: Path, capsys: pytest.CaptureFixture[str], verb: str, option: str) -> None:
+    """A variable of a shell that is not set never asks for everything, or for parts without a name."""
+    with pytest.raises(SystemExit) as stop:
+        main([verb, str(month / "station.toml"), option, ""])
+    assert (2, True) == (stop.value.code, "it is empty" in capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("words", [["-2+3"], ["--defect", "short", "--since", "2026-10-01", "--at", "-412,1"]])
+def test_what_begins_with_a_dash_is_told_how_to_be_given(
+    month: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    """A serial or a place that begins with a dash is refused with the way to give it, and taken in that way."""
+    with pytest.raises(SystemExit):
+        main(["trace", str(month / "station.toml"), *words])
+    err = capsys.readouterr().err
+    assert "--at=-412,1" in err
+    assert "-- -2+3" in err
+    given = [*words[:-2], f"{words[-2]}={words[-1]}"] if len(words) > 1 else ["--", *words]
+    assert 1 == trace(month, capsys, *given)[0]
+
+
+def test_time_without_any_record_is_told_so(month: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever searches after the last or before the first record hears of when the records are."""
+    newest = max(one.judged_at for one in records(month)).astimezone()
+    for words in (("--since", "2028-01-01"), ("--since", "2020-01-01", "--until", "2020-02-01")):
+        code, _, err = trace(month, capsys, "--defect", "short", *words)
+        assert (1, True) == (code, f"the last of {newest:%Y-%m-%d %H:%M:%S}" in err)
 
 
 @pytest.mark.parametrize("words", [["--at", "here"], ["--at", "1"], ["--since", "soon"]])

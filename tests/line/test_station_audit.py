@@ -9,6 +9,7 @@ from line_bench import Bench, simulated_line
 
 from inspection.cli import main
 from inspection.signing_keys import make_key
+from inspection.station_link import read_status
 
 SIGNED = '[audit]\nkey = "station.key"\ncheckpoint_s = 1\n'
 
@@ -34,6 +35,20 @@ def test_what_a_station_records_is_signed_and_verified(bench: Bench, capsys: pyt
     out = capsys.readouterr().out
     assert "row 2 of records is not as it was written" in out
     assert "the trigger records_keep is missing" in out
+
+
+def test_a_station_says_that_its_store_was_exchanged(bench: Bench) -> None:
+    """Started on another record store than the one it signed last, the station names the file in its status."""
+    make_key(bench.folder / "station.key")
+    bench.frame("A1", bench.sealed_frame("OK"))
+    config = bench.config(simulated_line("A1"), evidence=SIGNED)
+    for exchanged in (False, True):
+        bench.play(config)
+        bench.stations.pop().close()
+        said = read_status(bench.store)
+        assert said is not None
+        assert (str(bench.store) in said.contradicted) == exchanged
+        bench.store.unlink()
 
 
 def test_a_station_whose_key_others_may_read_does_not_start(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:

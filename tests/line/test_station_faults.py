@@ -248,7 +248,7 @@ def test_retention_frees_a_full_disk_and_the_line_goes_on(disk_of_pictures: Path
     assert verdicts == [int(record.judgement.verdict) for record in bench.records()]
     assert verdicts[-1] == 1
     assert [("ok",)] == sql(bench.store, "PRAGMA integrity_check")
-    assert () == check_pictures(ledger_path(bench.store), bench.folder / "evidence").findings
+    assert () == check_pictures(ledger_path(bench.store), bench.folder / "evidence").said.findings
 
 
 def fill(ballast: Path) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,15 @@ pytest.importorskip("polars", reason='pip install "lineside[report]"')
 from inspection.cli import main
 from inspection.config import load_station
 from inspection.evidence import EvidenceWriter
+from inspection.evidence_ledger import EvidenceLedger, Picture, Tombstone, ledger_path
 from inspection.images import write_png
 from inspection.report import facts
 from inspection.report.contents import Span
 from inspection.report.facts import read_facts
+from inspection.report.page import stage_name
 from inspection.report.snapshot import store_at_one_moment
 from inspection.report.tables import as_json
+from inspection.report.wording import LANGUAGES, Wording
 from inspection.report.writing import report_of
 from inspection.report_cli import add_verb, asked
 from inspection.reviews import ReviewStore, reviews_path
@@ -671,3 +675,69 @@ def test_a_missing_package_is_named_with_its_extra(station: Station) -> None:
     answer = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert answer.returncode == 3
     assert 'pip install "lineside[report]"' in answer.stderr
+
+
+def test_every_record_that_cannot_be_read_is_counted(station: Station) -> None:
+    """OK with a reason, another verdict in its text, a schema to come, bytes that are no text: none counts as a whole part."""
+    station.commit(part(number) for number in range(1, 8))
+    reason = '"reasons":[{"rule_id":"ng.open","text":"","detections":[]}]'
+    station.change("UPDATE records SET json = replace(json, '\"reasons\":[]', ?) WHERE rowid = 1", reason)
+    station.change("UPDATE records SET json = replace(json, '\"schema\":', '\"schema\":9') WHERE rowid = 2")
+    station.change('UPDATE records SET json = replace(json, \'"verdict":"OK"\', \'"verdict":"NG"\') WHERE rowid = 3')
+    bad = part(4).to_json().encode().replace(b"LOT-1", b"LOT-\xff")
+    station.change("UPDATE records SET json = CAST(? AS TEXT) WHERE rowid = 4", bad)
+    station.change("UPDATE records SET serial = CAST(x'ff41' AS TEXT) WHERE rowid = 5")
+    station.change("UPDATE records SET json = replace(json, '\"detections\":[],', '') WHERE rowid = 6")
+    found = station.report()
+    assert caveats(found)["unreadable"] == {"records": 6}
+    assert found["totals"]["tally"]["parts"] == 7
+
+
+def test_the_summary_says_that_the_chain_was_not_checked(station: Station, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line names the command that does; and an order for simulated records alone says what the span holds."""
+    station.commit([part(1), part(2)])
+    station.written("--simulated")
+    said = capsys.readouterr().out
+    assert "was not checked here: `lineside audit` does that" in said
+    assert "All 2 records of this span are from production" in said
+    assert "leave --simulated out" in said
+
+
+def test_one_production_record_is_one_record(station: Station) -> None:
+    """The count is kept in both languages, and a count of one has its own words."""
+    station.commit([part(1)])
+    found = station.report("--simulated")
+    assert caveats(found)["only_production"] == {"records": 1}
+    words = {language: Wording(language, timedelta()) for language in LANGUAGES}
+    assert "1 record of" in words["en"].text("caveat", "only_production", {"records": 1})
+    assert "1 record of" in words["en"].text("caveat", "only_simulated", {"records": 1})
+    assert "--simulated" in words["zh"].text("caveat", "only_production", {"records": 1})
+
+
+def test_a_deletion_that_was_begun_is_no_deletion(station: Station) -> None:
+    """A tombstone whose file still lies there is counted apart, and the picture is shown with what is known of it."""
+    evidence = f"2026-11-23/LOT-1/{1:032x}"
+    station.commit([part(1, NG, evidence=evidence)])
+    file = station.folder / "evidence" / f"{evidence}_top.png"
+    file.parent.mkdir(parents=True)
+    write_png(file, np.zeros((64, 64), np.uint8))
+    digest = sha256(file.read_bytes()).hexdigest()
+    with closing(EvidenceLedger(ledger_path(station.store))) as ledger:
+        at = BEGIN.isoformat()
+        ledger.enter([Picture(f"{1:032x}", f"{evidence}_top.png", digest, 9, at, "NG")])
+        ledger.put_down([], [Tombstone(f"{1:032x}", f'[["{evidence}_top.png","{digest}"]]', "max_gb", at, "1")])
+        found = station.report()
+        assert caveats(found)["evidence_begun"] == {"records": 1}
+        assert "evidence_deleted" not in caveats(found)
+        file.unlink()
+        assert caveats(station.report())["evidence_deleted"] == {"records": 1, "of": 1}
+
+
+def test_stages_have_names_in_chinese() -> None:
+    """Each stage that a station measures has a name in both languages, with a camera's role before it or not."""
+    for language in LANGUAGES:
+        words = Wording(language, timedelta())
+        for stage in ("grab", "quality", "register", "lay_over", "infer", "judge", "total"):
+            assert words.has("stage", stage)
+    assert stage_name("top.infer", Wording("zh", timedelta())) == "top.模型推理"
+    assert stage_name("of ours", Wording("zh", timedelta())) == "of ours"

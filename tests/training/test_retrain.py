@@ -223,6 +223,20 @@ def test_usage_is_exit_code_2(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("defective", [True, False])
+def test_holdout_that_no_gate_can_hold_on_is_refused_before_training(
+    champion: Path, parts: Path, tmp_path: Path, defective: bool
+) -> None:
+    """A holdout of good or of defective parts alone is refused at once, for nothing that is learnt could be promoted."""
+    dataset = load_dataset(parts)
+    kept = [one for one in dataset.samples if one.split != "test" or one.defective == defective]
+    made = make_dataset("parts", kept, classes=PCB_CLASSES, origin=Origin("synth", "made here"))
+    write_dataset(tmp_path / "one_kind", made)
+    with pytest.raises(UsageError, match=f"none of the 4 parts held out is {'good' if defective else 'defective'}"):
+        retrain(asked(champion, tmp_path / "one_kind", tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 

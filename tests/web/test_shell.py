@@ -135,6 +135,23 @@ def test_refused_pages_say_what_to_do(client: Open, language: str, gone: str, ba
         assert said in told.json()["fix"]
 
 
+@pytest.mark.parametrize(
+    ("language", "what", "again"),
+    [
+        ("en", "ann may not do this. It needs the role engineer.", "repeat"),
+        ("zh", "ann 无权进行此操作，需要的角色：工程师。", "再试"),
+    ],
+)
+def test_person_of_another_role_is_told_which_is_needed(client: Open, language: str, what: str, again: str) -> None:
+    """Who may not do something reads which role may, and is not sent to try the same again; a page out of date is."""
+    operator = client(Operator("ann", TOKEN))
+    script = {"Accept": "application/json"}
+    barred = operator.get("/engineer", params={"lang": language}, headers=script).json()
+    assert (what, False) == (barred["what"], again in barred["fix"])
+    stale = operator.post("/change", params={"lang": language}, headers=script).json()
+    assert again in stale["fix"]
+
+
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "192.168.0.5:8420"])
 def test_foreign_host_name_is_refused(client: Open, host: str) -> None:
     """A site whose name was pointed at this computer gets nothing."""

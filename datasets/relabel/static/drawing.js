@@ -72,19 +72,24 @@ export class Drawing {
     return (this.dirty = true);
   }
 
-  add(defectClass, box) {
-    const made = this.#own({ defect_class: defectClass, box_px: this.inside(box) });
-    made.edited = true;
-    this.#step("", (state) => { state.boxes.push(made); state.good = false; });
+  // An unplaced box is there to be moved: it gives way to the next one, and is not stored where nobody put it.
+  add(defectClass, box, unplaced = false) {
+    const made = { ...this.#own({ defect_class: defectClass, box_px: this.inside(box) }), edited: true, unplaced };
+    this.#step("", (state) => {
+      state.boxes = [...state.boxes.filter((one) => !one.unplaced), made];
+      state.good = false;
+    });
     return made.id;
   }
+
+  get unplaced() { return this.state.boxes.find((box) => box.unplaced); }
 
   // A new place or size.  An outline no longer fits a box that was edited, so it is let go of (the page says so).
   place(id, box, key = "") {
     this.#step(key, () => {
       const found = this.box(id), sides = this.inside(box);
       if (found.box_px.some((value, i) => value !== sides[i])) {
-        Object.assign(found, { box_px: sides, polygons_px: [], edited: true });
+        Object.assign(found, { box_px: sides, polygons_px: [], edited: true, unplaced: false });
       }
     });
   }

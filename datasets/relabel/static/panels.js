@@ -44,7 +44,8 @@ export function showBoxes(boxes, selected, colours, words, choose) {
   refill(byId("boxes"), boxes.map((box) => row(selected?.id === box.id && !selected.proposal, () => choose(box.id),
     swatch(colours[box.defect_class] ?? 0),
     element("span", { class: "grow", text: `${box.defect_class} ${sizeText(box.box_px)}` }),
-    ...(box.polygons_px.length ? [element("span", { class: "badge", text: words.outline })] : []))));
+    ...(box.polygons_px.length ? [element("span", { class: "badge", text: words.outline })] : []),
+    ...(box.unplaced ? [element("span", { class: "badge", text: words.unplaced })] : []))));
 }
 
 export function showProposals(proposals, selected, colours, words, choose) {

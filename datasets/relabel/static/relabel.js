@@ -124,7 +124,8 @@ function keepDraft() {
 
 // ---- what a person does
 
-function choose(id) {
+export function choose(id) {
+  toast(""); // what was said of the step before; on a phone it lies over the buttons
   page.selected = id === null ? null : { id };
   if (id !== null) stage.bringIntoView(page.drawing.box(id).box_px);
   show();
@@ -136,16 +137,16 @@ function chooseProposal(id) {
   show();
 }
 
-function add(box) {
+function add(box, unplaced = false) {
   if (!page.current) { toast(t.class_first); return askClass(); }
-  return choose(page.drawing.add(page.current, box));
+  return choose(page.drawing.add(page.current, box, unplaced));
 }
 
 function newBox() {
   const [x1, y1, x2, y2] = stage.inView(), middle = [(x1 + x2) / 2, (y1 + y2) / 2];
   const half = Math.max(2, Math.round(Math.min(x2 - x1, y2 - y1) / 16));
   const [left, top] = middle.map((value) => Math.round(value) - half);
-  add([left, top, left + 2 * half, top + 2 * half]);
+  add([left, top, left + 2 * half, top + 2 * half], true);
 }
 
 function pickClass(name) {
@@ -194,8 +195,8 @@ function arrows(dx, dy, sizing) {
   if (page.selected && !page.selected.proposal) {
     const before = page.drawing.box(page.selected.id).polygons_px.length;
     page.drawing.nudge(page.selected.id, dx, dy, sizing);
-    if (before) toast(t.outline_gone);
     choose(page.selected.id);
+    if (before) toast(t.outline_gone);
   } else stage.panBy(-dx * 40, -dy * 40);
 }
 
@@ -231,7 +232,9 @@ async function askClass(given = "") {
   try {
     const { classes } = await send("/class", { name, why: sessionStorage.getItem("why") || t.add_class });
     setClasses(classes);
-    pickClass(name);
+    page.current = name; // of the boxes to come: the selected one keeps what a person gave it
+    show();
+    if (page.selected && !page.selected.proposal) toast(fill(t.class_added, { name }));
   } catch (error) {
     byId("classRefused").textContent = error.status ? error.message : t.away;
     await askClass(name);

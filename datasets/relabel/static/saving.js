@@ -6,7 +6,7 @@ import { Keeper } from "./keeper.js";
 import { byId, element, figure, fill } from "./panels.js";
 import { page, root, t } from "./page.js";
 import { neighbour, showProgress } from "./queue.js";
-import { open, show, showHead } from "./relabel.js";
+import { choose, open, show, showHead } from "./relabel.js";
 
 export const keeper = new Keeper(root.dataset.dataset, { saved, conflict: showConflict, changed: showSaving });
 
@@ -15,6 +15,8 @@ export async function save() {
   if (!sessionStorage.getItem("why") && !(await askWhy())) return false;
   const { drawing, open: { sample, row } } = page, labels = drawing.labels(), image_class = drawing.state.imageClass;
   if (row.to_draw && !labels.length && !image_class) { toast(t.escape_empty); return false; }
+  if (drawing.unplaced) { choose(drawing.unplaced.id); toast(t.box_unplaced); return false; }
+  toast("");
   keeper.dropDraft(sample.name);
   drawing.dirty = false;
   page.touched = true;
@@ -59,7 +61,8 @@ export function showSaving() {
     look.addEventListener("click", () => (entry.conflict ? showConflict(entry) : void open(entry.n)));
     const drop = element("button", { type: "button", class: "small", text: t.discard });
     drop.addEventListener("click", () => keeper.discard(entry));
-    const why = entry.refused ? `${entry.refused.what} - ${entry.refused.fix}` : t.conflict;
+    const conflict = entry.conflict?.saved_by === root.dataset.who ? t.conflict_own : t.conflict;
+    const why = entry.refused ? `${entry.refused.what} - ${entry.refused.fix}` : conflict;
     return element("div", { class: "alarm card break" }, element("p", { text: `${entry.sample}: ${why}` }), look, ...(entry.refused ? [drop] : []));
   }));
 }
@@ -68,7 +71,9 @@ async function showConflict(entry) {
   const dialog = byId("conflict");
   if (dialog.open) return;
   const { theirs, saved_by: by, size, image } = entry.conflict;
-  byId("conflictText").textContent = fill(t.conflict_text, { name: entry.sample, who: by || "?" });
+  const own = by === root.dataset.who; // every window that was let in is this person's
+  byId("conflictTitle").textContent = own ? t.conflict_own : t.conflict;
+  byId("conflictText").textContent = fill(own ? t.conflict_own_text : t.conflict_text, { name: entry.sample, who: by || "?" });
   byId("theirs").querySelector("figcaption").textContent = fill(t.theirs, { who: by || "?" });
   figure(byId("mine"), image, size, entry.labels, page.colours);
   figure(byId("theirs"), image, size, theirs.labels, page.colours);

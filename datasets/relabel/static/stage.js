@@ -103,7 +103,7 @@ export class Stage {
 
   // ---- boxes
 
-  // boxes: [{id, defect_class, box_px, polygons_px}]; proposals: [{id, defect_class, box_px, score}];
+  // boxes: [{id, defect_class, box_px, polygons_px, unplaced}]; proposals: [{id, defect_class, box_px, score}];
   // selected: {id, proposal}; colours: class -> number of its colour
   draw(shown) {
     this.shown = shown;
@@ -131,7 +131,7 @@ export class Stage {
     const { x, y, zoom } = this.view, chosen = this.shown.selected;
     const selected = chosen?.id === thing.id && Boolean(chosen.proposal) === proposal;
     const colour = `c${(this.shown.colours[thing.defect_class] ?? 0) % 8}`;
-    const group = make("g", { class: `${proposal ? "proposal" : "label"} ${colour}${selected ? " selected" : ""}` }, svg);
+    const group = make("g", { class: `${proposal ? "proposal" : "label"} ${colour}${selected ? " selected" : ""}${thing.unplaced ? " unplaced" : ""}` }, svg);
     for (const polygon of thing.polygons_px ?? []) {
       make("polygon", { points: polygon.map((p) => `${p[0] * zoom + x},${p[1] * zoom + y}`).join(" ") }, group);
     }

@@ -16,7 +16,7 @@ from inspection.controllers.opcua.jobs import Jobs
 from inspection.controllers.opcua.methods import Methods
 from inspection.controllers.opcua.nodes import VisionNodes
 from inspection.controllers.opcua.security import Doorman, Trusted, read_users, server_identity
-from inspection.errors import ControllerError, DriverMissing, InspectionError
+from inspection.errors import ControllerError, DriverMissing, InspectionError, system_words
 from inspection.log import event
 from inspection.types import PrepareRecipe, Reason, Record, Trigger, utc_now
 
@@ -210,7 +210,7 @@ class OpcUaController:
 
     def _cannot_listen(self, error: OSError) -> ControllerError:
         return ControllerError(
-            f"cannot serve the line on {self.config.host} port {self.config.port}: {error.strerror or error}",
+            f"cannot serve the line on {self.config.host} port {self.config.port}: {system_words(error)}",
             fix="end the other program on this port or set another port; host must be an address of this machine, "
             "and a port below 1024 needs privileges",
         )

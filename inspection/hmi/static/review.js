@@ -1,12 +1,13 @@
 // The review page: parts come ahead of time, one key or tap decides each, and no decision is lost (review_keep.js).
 import { send, toast as say, token } from "/static/send.js";
 import { Keep, random, within } from "/static/hmi/review_keep.js";
+import { showKept } from "/static/hmi/review_kept.js";
 import { Stage, fill, load, showFacts, unload, word } from "/static/hmi/review_show.js";
 
 const AHEAD = 5;              // parts loaded beyond the one on the screen
 const RENEW_MS = 30000;       // the lease lasts 120 s
 const IDLE_MS = 15 * 60000;   // after so long without a touch the parts are given back
-const LEAST_MS = 250;         // a part on the screen for less was not looked at: a bounced key
+const LEAST_MS = 250;         // a picture on the screen for less was not looked at: a bounced key
 const LIMIT_MS = 10000, FIRST_MS = 500, LONGEST_MS = 5000;
 const UNDOABLE = 50, KEPT = 3;  // decisions that can be undone, and those of them whose pictures stay in memory
 const KEYS = {
@@ -18,12 +19,12 @@ const at = (id) => document.getElementById(id);
 const root = at("review");
 const words = JSON.parse(root.dataset.words);
 const seat = random();
-const stage = new Stage(words, toast);
+const stage = new Stage(words, toast, settled);
 const parts = new Map();      // record id -> part
 const decided = new Set();    // record ids decided here
 const history = [];           // {part, choice}, the latest last
 const undone = [];            // those gone back over, the latest first
-let queue = [], current = null, shownAt = 0, counts = null, paused = false, lastInput = performance.now();
+let queue = [], current = null, shownAt = Infinity, counts = null, paused = false, lastInput = performance.now();
 let asking = false, again = false, pause = FIRST_MS, timer = 0, offline = "";
 
 const keep = new Keep(root.dataset.person, showKeeping);
@@ -43,11 +44,12 @@ async function refill() {
   try {
     const count = AHEAD + 1 + keep.entries.size;
     const answer = await within(LIMIT_MS, send("/review/parts", { seat, count: Math.min(count, 100), known: known() }));
+    asking = false;
     offline = "";
     pause = FIRST_MS;
     take(answer);
     if (keep.trouble === "offline") keep.send();
-    timer = setTimeout(renew, answer.caught_up ? RENEW_MS : FIRST_MS);
+    timer = setTimeout(renew, !answer.caught_up || (!current && stillLooking()) ? FIRST_MS : RENEW_MS);
   } catch (error) {
     offline = error.status ? error.message : words.no_connection;
     timer = setTimeout(refill, pause);
@@ -107,9 +109,10 @@ function next() {
 
 function decide(choice) {
   if (!current || !current.choices.includes(choice)) return;
+  if (shownAt === Infinity) { toast(words.no_picture_yet); return; }
   if (performance.now() - shownAt < LEAST_MS) { toast(words.too_quick); return; }
   const part = current;
-  keep.add(part.record_id, choice, at("comment").value.trim());
+  keep.add(part, choice, at("comment").value.trim());
   decided.add(part.record_id);
   part.reopened = "";
   settle({ part, choice });
@@ -192,6 +195,8 @@ function show() {
   if (!current) { showEmpty(); return; }
   at("empty").hidden = true;
   at("part").hidden = at("decide").hidden = false;
+  hold(true);
+  if (current.layers?.some((layer) => layer.frameImg.failed)) unload(current);  // it is asked for once more
   load(current, words);
   stage.show(current);
   showFacts(current, words);
@@ -202,7 +207,6 @@ function show() {
     button.querySelector("span").textContent = word(words, button.dataset.choice, current.verdict);
   }
   at("keep").hidden = !current.reopened;
-  shownAt = performance.now();
   const classes = current.findings.map((one) => one.class).join(", ");
   at("live").textContent = fill(words.announce, {
     verdict: words[current.verdict], serial: current.serial || words.no_serial, n: current.findings.length, classes,
@@ -210,16 +214,33 @@ function show() {
   showWaiting();
 }
 
+// Nothing is decided before the picture is on the screen, or it is said that there is none.
+function settled(part) {
+  if (part === current && shownAt === Infinity) hold(false);
+}
+
+function hold(held) {
+  shownAt = held ? Infinity : performance.now();
+  for (const button of document.querySelectorAll("[data-choice]")) button.setAttribute("aria-disabled", String(held));
+}
+
 function showEmpty() {
   at("part").hidden = at("decide").hidden = true;
   at("empty").hidden = false;
   at("resume").hidden = !paused;
   at("undo-empty").hidden = !history.length;
-  const looking = !counts || !counts.caught_up;
+  const looking = asking || again || stillLooking();
   const title = paused ? words.paused : offline ? words.trouble : looking ? words.looking : words.nothing;
   at("empty-title").textContent = title;
   at("empty-text").textContent = paused ? words.paused_text : offline || (counts ? waitingText() : "");
   at("live").textContent = title;
+}
+
+// Whether a part that waits may be for this person: nobody else has it, and it was not decided here.
+function stillLooking() {
+  if (!counts || !counts.caught_up) return true;
+  const sentSoon = keep.entries.size + keep.refused.size;
+  return counts.waiting - counts.elsewhere - counts.for_others - sentSoon > 0;
 }
 
 function waitingText() {
@@ -240,25 +261,12 @@ function showWaiting() {
 
 function showKeeping(state) {
   if (offline && !state.trouble && !state.waiting) refill();  // what was sent just now shows that the server is back
-  const box = at("keeping");
-  const said = [];
-  if (state.waiting && state.trouble === "offline") said.push(fill(words.unsent, { n: state.waiting }), state.text);
-  if (state.waiting && state.trouble === "login") said.push(fill(words.log_in_again, { n: state.waiting }), state.text);
-  if (state.others.length) said.push(fill(words.of_others, { names: state.others.join(", ") }));
-  if (state.unkept && state.waiting) said.push(words.unkept);
-  for (const one of state.refused) said.push(fill(words.refused, { serial: parts.get(one.decision.record_id)?.serial ?? "", text: one.text }));
-  const text = said.filter(Boolean).join(" ");
-  if (box.dataset.text !== text) {
-    box.dataset.text = text;
-    box.replaceChildren(text);
-    if (state.waiting && state.trouble === "login") {
-      const link = document.createElement("a");
-      link.href = "/review";
-      link.textContent = words.log_in;
-      box.append(" ", link);
-    }
-  }
-  box.hidden = !text;
+  showKept(at("keeping"), state, words, discard);
+}
+
+function discard(status) {
+  for (const id of keep.discard(status)) decided.delete(id);
+  refill();
 }
 
 // ---- coming and going
@@ -266,7 +274,8 @@ function showKeeping(state) {
 let leavingToLogIn = false;
 at("keeping").addEventListener("click", (event) => { leavingToLogIn = event.target.matches("a"); });
 window.addEventListener("beforeunload", (event) => {
-  if (keep.entries.size && !leavingToLogIn) event.preventDefault();
+  const unsaved = keep.entries.size || (keep.unkept && keep.refused.size);
+  if (unsaved && !leavingToLogIn) event.preventDefault();
 });
 window.addEventListener("pagehide", release);
 window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });

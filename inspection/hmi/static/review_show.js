@@ -2,6 +2,7 @@
 // Everything that came from outside becomes text, never markup.
 const SVG = "http://www.w3.org/2000/svg";
 const RETRY_MS = 1000, RETRIES = 5;
+const LONGEST_MS = 10000;     // so long a picture is waited for
 export const BLINK_MS = 500;
 
 export const fill = (text, values) => text.replace(/\{(\w+)\}/g, (all, name) => values[name] ?? all);
@@ -14,14 +15,21 @@ export function make(tag, text = "", name = "") {
 }
 
 // A picture that is loaded and decoded before it is shown; one that the server was too busy for is asked for again.
+// ``ready`` tells whether it is there; it may still come after ``ready`` has told that it is not.
 export function picture(url, alt) {
   const img = new Image();
   img.alt = alt;
-  let left = RETRIES;
-  img.addEventListener("error", () => { if (left-- > 0) setTimeout(() => { img.src = url; }, RETRY_MS); });
-  img.src = url;
-  img.ready = img.decode().catch(() => {});
+  const late = new Promise((tell) => setTimeout(() => tell(false), LONGEST_MS));
+  img.ready = Promise.race([asked(img, url), late]).then((there) => { img.failed = !there; return there; });
   return img;
+}
+
+async function asked(img, url) {
+  for (let left = RETRIES; ; left--) {
+    img.src = url;
+    try { await img.decode(); return true; } catch { if (!left) return false; }
+    await new Promise((go) => setTimeout(go, RETRY_MS));
+  }
 }
 
 // Loads all pictures of a part but the heat maps, which the model has to be run for.
@@ -49,11 +57,11 @@ export function unload(part) {
 }
 
 export class Stage {
-  // tell(text) says why there is no heat map; recipes known to have none have no button for it.
-  constructor(words, tell) {
+  // tell(text) says why there is no heat map; settled(part) that its picture is on the screen, or that there is none.
+  constructor(words, tell, settled) {
     this.words = words;
     this.tell = tell;
-    this.without = new Set();
+    this.settled = settled;
     this.box = document.getElementById("stage");
     this.label = document.getElementById("shown");
     this.buttons = Object.fromEntries(["blink", "heat", "outlines"].map((id) => [id, document.getElementById(id)]));
@@ -87,7 +95,23 @@ export class Stage {
     this.box.replaceChildren();
     for (const other of this.part.layers) other.button?.setAttribute("aria-pressed", String(other === layer));
     if (layer) this.box.append(layer.frameImg, ...(layer.golden ? [layer.goldenImg] : []), this.#outlines(layer));
+    this.waiting = Boolean(layer);
     this.#paint();
+    this.#await(this.part, layer);
+  }
+
+  // A picture that does not come is said, as one that was never kept: then a person may decide without it, knowingly.
+  async #await(part, layer) {
+    const lack = document.getElementById("no-picture");
+    lack.hidden = true;
+    const there = layer ? await layer.frameImg.ready : false;
+    if (this.part !== part || this.layer !== layer) return;
+    lack.textContent = layer ? fill(this.words.no_picture_came, { role: layer.role }) : part.no_picture;
+    lack.hidden = there || !lack.textContent;
+    if (layer && !there) layer.frameImg.addEventListener("load", () => { lack.hidden ||= this.layer === layer; });
+    this.waiting = false;
+    this.#lay();
+    this.settled(part);
   }
 
   toggle(id) {
@@ -105,11 +129,11 @@ export class Stage {
       this.timer = setInterval(() => { this.golden = !this.golden; this.#lay(); }, BLINK_MS);
     }
     if (this.on.heat && this.layer) {
-      if (!this.layer.heatImg) this.#askHeat(this.part, this.layer);
+      if (!this.layer.heatImg) this.#askHeat(this.layer);
       else if (!this.layer.heatImg.isConnected) this.layer.frameImg.after(this.layer.heatImg);
     }
     this.buttons.blink.hidden = Boolean(this.layer) && !this.layer.golden;
-    this.buttons.heat.hidden = this.without.has(this.part?.recipe_id);
+    this.buttons.heat.hidden = Boolean(this.layer) && !this.layer.heat;
     for (const [id, button] of Object.entries(this.buttons)) {
       button.setAttribute("aria-pressed", String(this.on[id]));
       button.disabled = !this.layer;
@@ -118,7 +142,7 @@ export class Stage {
   }
 
   // The model has to look at the frame again for this, so it is asked for only when it is wanted.
-  async #askHeat(part, layer) {
+  async #askHeat(layer) {
     if (layer.asking) return;
     layer.asking = true;
     let said = {};
@@ -132,7 +156,7 @@ export class Stage {
       }
     } catch { said = { what: this.words.no_connection }; }
     layer.asking = false;
-    if (said.word === "no_heat") this.without.add(part.recipe_id);
+    if (said.word === "no_heat") layer.heat = "";
     if (said.what) this.tell(said.what);
     if (this.layer !== layer) return;
     this.on.heat = Boolean(layer.heatImg) && this.on.heat;
@@ -146,7 +170,7 @@ export class Stage {
     const top = heat ? heatImg : this.golden ? goldenImg : frameImg;
     for (const img of [frameImg, goldenImg, heatImg]) if (img) img.classList.toggle("behind", img !== top);
     this.box.querySelector("svg")?.classList.toggle("behind", !this.on.outlines);
-    this.label.textContent = heat ? this.words.shown_heat : this.golden ? this.words.shown_golden : this.words.shown_frame;
+    this.label.textContent = this.waiting ? this.words.no_picture_yet : heat ? this.words.shown_heat : this.golden ? this.words.shown_golden : this.words.shown_frame;
   }
 
   #outlines(layer) {
@@ -194,8 +218,6 @@ export function showFacts(part, words) {
   const when = time(part.judged_at);
   at("about").textContent = fill(words.about, { lot: part.lot || "-", recipe: part.recipe_id, at: when });
   at("reasons").replaceChildren(...(part.reasons.length ? part.reasons : [words.no_reason]).map((text) => make("li", text)));
-  at("no-picture").hidden = !part.no_picture;
-  at("no-picture").textContent = part.no_picture;
   at("decided").hidden = !part.reopened;
   at("decided").textContent = part.reopened ? fill(words.decided, { word: word(words, part.reopened, part.verdict) }) : "";
   const more = part.more_findings ? [make("p", fill(words.more_findings, { n: part.more_findings }), "soft")] : [];
