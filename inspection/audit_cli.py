@@ -133,6 +133,11 @@ def in_words(result: "AuditResult") -> Iterator[str]:
     if result.pictures is not None:
         yield from _pictures(result.pictures, result.unknown, result.complete)
         yield from _aside("that may not be read here: nothing is said of them", result.unreadable)
+        yield from _aside(
+            "that may not be read here: what lies there and the ledger does not know does not show",
+            result.closed,
+            "folders",
+        )
         yield from _aside("whose deletion retention began: they still lie there, until it goes on", result.begun)
     for remark in result.remarks:
         yield f"note: {printable(remark)}"
@@ -150,20 +155,21 @@ def _said(result: "AuditResult") -> str:
             return "nothing could be proven: no signature is of a key that was given"
         return "not all could be proven: some signatures are of keys that were not given"
     words = (
-        (result.unknown, "that nobody vouches for"),
-        (result.begun, "whose deletion was begun"),
-        (result.unreadable, "that may not be read here"),
+        (result.unknown, "pictures", "that nobody vouches for"),
+        (result.begun, "pictures", "whose deletion was begun"),
+        (result.unreadable, "pictures", "that may not be read here"),
+        (result.closed, "folders", "that may not be read here"),
     )
     apart = ", ".join(
-        f"{counted(some.files, 'pictures')} {what}" for some, what in words if some is not None and some.files
+        f"{counted(some.files, name)} {what}" for some, name, what in words if some is not None and some.files
     )
     return "all as it was written" + (f", except {apart}" if apart else "")
 
 
-def _aside(what: str, some: "Unknown | None") -> Iterator[str]:
-    """Pictures of which neither good nor bad is said."""
+def _aside(what: str, some: "Unknown | None", name: str = "pictures") -> Iterator[str]:
+    """Pictures of which neither good nor bad is said, and folders."""
     if some is not None and some.files:
-        yield f"  {counted(some.files, 'pictures')} {what}; first {', '.join(map(printable, some.first))}"
+        yield f"  {counted(some.files, name)} {what}; first {', '.join(map(printable, some.first))}"
 
 
 def _pictures(file: "FileAudit", unknown: "Unknown | None", complete: bool) -> Iterator[str]:

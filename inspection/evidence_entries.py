@@ -11,7 +11,7 @@ import os
 import re
 import stat
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -128,14 +128,13 @@ class Entries:
         """Pictures below the folder that a record names and the ledger does not know, the oldest day first."""
         records = RecordReader(self._store)
         try:
-            for day in _folders(self._folder, _DATE):
-                for lot in _folders(day, _PLAIN):
-                    name = f"{day.name}/{lot.name}"
-                    files = {f"{name}/{file}" for file in _pictures(lot)} - ledger.known(name)
-                    for file in sorted(files):
-                        picture = _entry(self._folder, file, records)
-                        if picture is not None:
-                            yield picture
+            for lot in lot_folders(self._folder):
+                name = f"{lot.parent.name}/{lot.name}"
+                files = {f"{name}/{file}" for file in _pictures(lot)} - ledger.known(name)
+                for file in sorted(files):
+                    picture = _entry(self._folder, file, records)
+                    if picture is not None:
+                        yield picture
         finally:
             records.close()
 
@@ -168,12 +167,20 @@ def _entry(folder: Path, file: str, records: RecordReader) -> Picture | None:
     return Picture(record.record_id, file, digest, len(content), at, verdict, utc_now().isoformat())
 
 
-def _folders(folder: Path, named: re.Pattern[str]) -> list[Path]:
-    """Real folders (no links) below a folder with such a name, in order; () when it cannot be read."""
+def lot_folders(folder: Path, closed: Callable[[Path], object] = lambda folder: None) -> Iterator[Path]:
+    """The folders DATE/LOT below the evidence folder (no links), in order; ``closed`` is told what cannot be read."""
+    for day in _folders(folder, _DATE, closed):
+        yield from _folders(day, _PLAIN, closed)
+
+
+def _folders(folder: Path, named: re.Pattern[str], closed: Callable[[Path], object]) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
             names = [one.name for one in entries if named.fullmatch(one.name) and one.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []  # removed meanwhile, or nothing was written yet
     except OSError:
+        closed(folder)
         return []
     return [folder / name for name in sorted(names)]
 

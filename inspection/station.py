@@ -75,6 +75,7 @@ class Station:
         self.config = config
         self.shelf = Shelf(config)
         self.recipe = self.shelf.first
+        self._judged_on = judged_on(self.recipe)
         evidence = config.evidence
         self.cameras: dict[str, Camera] = {role: make_camera(camera, role) for role, camera in config.cameras.items()}
         self.controller: Controller = resolve(CONTROLLERS, config.controller.kind, "controller")(config.controller)
@@ -335,7 +336,7 @@ class Station:
             recipe_id=self.recipe.recipe_id,
             read_serial=outcome.read_serial if outcome else "",
             measured=outcome.seen.measured if outcome else (),
-            judged_on=judged_on(self.recipe),
+            judged_on=self._judged_on,
         )
 
     def _with_evidence(self, recipe: LoadedRecipe, record: Record, outcome: Outcome) -> Record:
@@ -384,6 +385,7 @@ class Station:
 
     def _put_in_force(self, loaded: LoadedRecipe) -> None:
         self.recipe, self._holding = loaded, ""
+        self._judged_on = judged_on(loaded)
         self.shelf.in_force(loaded.recipe_id)
         self._signed_by = self.shelf.signed_by(loaded.recipe_id)
         self.inspector.use(loaded)

@@ -149,7 +149,7 @@ class AuditResult:
     """What an audit says altogether; ``pictures`` and what follows from them are None where they were not looked at.
 
     ``unknown`` pictures are not in the ledger, ``unreadable`` ones may not be read here, and of ``begun`` ones the deletion
-    was begun, but they still lie there.
+    was begun, but they still lie there.  ``closed`` are folders that may not be read.
     """
 
     files: tuple[FileAudit, ...]
@@ -161,11 +161,12 @@ class AuditResult:
     unknown: Unknown | None = None
     unreadable: Unknown | None = None
     begun: Unknown | None = None
+    closed: Unknown | None = None
 
     @property
     def complete(self) -> bool:
         """Whether all could be read that was to be looked at."""
-        return self.unreadable is None or not self.unreadable.files
+        return not any(some is not None and some.files for some in (self.unreadable, self.closed))
 
     @property
     def only_unverified(self) -> bool:

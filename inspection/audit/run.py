@@ -64,7 +64,7 @@ def audit(
     remarks = _remarks(files, lines, bool(keys))
     result = AuditResult(
         files, said, kept.said if kept else None, looked[0].said if looked else None, remarks, monotonic() - began,
-        *((looked[1], looked[0].unreadable, looked[0].begun) if looked else ()),
+        *((looked[1], looked[0].unreadable, looked[0].begun, looked[2]) if looked else ()),
     )  # fmt: skip
     if files[0].good and not files[0].rows and (result.good or not lines.size):
         raise StoreError(
@@ -75,12 +75,12 @@ def audit(
     return result
 
 
-def _pictures(store: Path, ledger: Path, folder: Path) -> tuple[Looked, Unknown]:
+def _pictures(store: Path, ledger: Path, folder: Path) -> tuple[Looked, Unknown, Unknown]:
     looked = check_pictures(ledger, folder)
-    unknown, found = check_unknown(store, ledger, folder)
+    unknown, found, closed = check_unknown(store, ledger, folder)
     said = looked.said
     counts = dict(Counter(said.counts) + found.counts)
-    return replace(looked, said=replace(said, findings=(*said.findings, *found.kept), counts=counts)), unknown
+    return replace(looked, said=replace(said, findings=(*said.findings, *found.kept), counts=counts)), unknown, closed
 
 
 def _kept_copy(

@@ -11,11 +11,10 @@ from typing import Any
 
 from inspection.audit.files import UNREADABLE, open_snapshot
 from inspection.audit.findings import Finding, Findings, Unknown
+from inspection.evidence_entries import lot_folders
 
 YOUNG_S = 60.0  # the station writes a picture first and enters it then
 _AT_ONCE = 500
-_DATE = re.compile(r"\d{4}-\d\d-\d\d")
-_LOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _PICTURE = re.compile(r"[^.].*\.(?:png|jpg)", re.DOTALL | re.IGNORECASE)
 _KNOWN = """SELECT file FROM pictures WHERE file IN ({0}) UNION ALL SELECT new_file FROM compressed WHERE new_file IN ({0})
             UNION ALL SELECT file FROM unfinished WHERE file IN ({0})"""
@@ -26,37 +25,42 @@ _ENTERED = "SELECT record_id FROM pictures WHERE record_id IN ({0}) AND entered_
 Ask = Callable[[str, Sequence[str]], list[tuple[Any, ...]]]
 
 
-def unknown_files(folder: Path, ask: Ask) -> Iterator[list[str]]:
+def unknown_files(
+    folder: Path, ask: Ask, closed: Callable[[Path], object] = lambda folder: None
+) -> Iterator[list[str]]:
     """The files DATE/LOT/NAME.png or .jpg below ``folder`` that the ledger behind ``ask`` does not know, a few at a time.
 
     Those of the last minute are left out.  ``ask`` answers a query by the ledger as it is at that moment: it is asked
-    after the files were seen, so that what is entered meanwhile is known.
+    after the files were seen, so that what is entered meanwhile is known.  ``closed`` is told of folders that cannot be read.
     """
-    for day in _folders(folder, _DATE):
-        for lot in _folders(day, _LOT):
-            names = _pictures(lot)
-            while some := [f"{day.name}/{lot.name}/{name}" for name in islice(names, _AT_ONCE)]:
-                known = {row[0] for row in ask(_KNOWN.format(_marks(some)), some)}
-                yield [file for file in some if file not in known]
+    for lot in lot_folders(folder, closed):
+        names = _pictures(lot, closed)
+        while some := [f"{lot.parent.name}/{lot.name}/{name}" for name in islice(names, _AT_ONCE)]:
+            known = {row[0] for row in ask(_KNOWN.format(_marks(some)), some)}
+            yield [file for file in some if file not in known]
 
 
-def check_unknown(store: Path, ledger: Path, folder: Path) -> tuple[Unknown, Findings]:
+def check_unknown(store: Path, ledger: Path, folder: Path) -> tuple[Unknown, Findings, Unknown]:
     """Count them for the audit.  Those under the name of a record, where there is a ledger with pictures, are findings,
     but for those that a start of the station enters: a record names them, and none was entered with it.
 
-    Where ledger or store cannot be read that is found elsewhere.
+    Last the folders that cannot be read.  Where ledger or store cannot be read that is found elsewhere.
     """
-    unknown, findings = Unknown(), Findings()
+    unknown, findings, closed = Unknown(), Findings(), list[str]()
     try:
         ledgered = bool(_asked(ledger, "SELECT 1 FROM pictures LIMIT 1", ()))
-        for names in unknown_files(folder, lambda sql, values: _asked(ledger, sql, values) if ledgered else []):
+        for names in unknown_files(
+            folder,
+            lambda sql, values: _asked(ledger, sql, values) if ledgered else [],
+            lambda one: closed.append(str(one)),
+        ):
             unknown = unknown.with_more(names)
             for file, record_id in _under_records(store, ledger, names) if ledgered else ():
                 what = f"picture {file}: the ledger does not know it, though it has the name of a record"
                 findings.add(Finding("picture", what, record_id=record_id))
     except UNREADABLE:
         pass  # the audit of that file names the damage
-    return unknown, findings
+    return unknown, findings, Unknown().with_more(closed)
 
 
 def _asked(path: Path, sql: str, values: Sequence[str]) -> list[tuple[Any, ...]]:
@@ -85,25 +89,17 @@ def _marks(values: Sequence[str]) -> str:
     return ",".join(f"?{number}" for number in range(1, len(values) + 1))
 
 
-def _folders(folder: Path, named: re.Pattern[str]) -> list[Path]:
-    """Real folders (no links) below a folder with such a name, in order; [] when it cannot be read."""
-    try:
-        with os.scandir(folder) as entries:
-            names = [one.name for one in entries if named.fullmatch(one.name) and one.is_dir(follow_symlinks=False)]
-    except OSError:
-        return []
-    return [folder / name for name in sorted(names)]
-
-
-def _pictures(folder: Path) -> Iterator[str]:
+def _pictures(folder: Path, closed: Callable[[Path], object]) -> Iterator[str]:
     """Names of pictures in a folder, in any order, but for those of this minute."""
     try:
         with os.scandir(folder) as entries:
             for one in entries:
                 if _PICTURE.fullmatch(one.name) and not _is_young(one):
                     yield os.fsencode(one.name).decode("utf-8", "replace")  # what is no text no ledger knows
-    except OSError:
+    except FileNotFoundError:
         return
+    except OSError:
+        closed(folder)
 
 
 def _is_young(one: os.DirEntry[str]) -> bool:

@@ -181,6 +181,22 @@ def test_a_folder_that_may_not_be_read_stops_no_trace(kept: Path, closed: str) -
     ]
 
 
+def test_a_folder_of_unknown_pictures_that_may_not_be_read_is_named(kept: Path) -> None:
+    """What lies there cannot show, so the audit says so, and is not complete."""
+    path, evidence, _ = pictured(kept)
+    (evidence / "2026-11-24" / "L1").mkdir(parents=True)
+    given(kept)
+    shut = evidence / "2026-11-24" / "L1"
+    shut.chmod(0o700 if os.getuid() == 0 else 0o000)
+    told = as_nobody(path, evidence)
+    shut.chmod(0o755)
+    assert (
+        f"1 folder that may not be read here: what lies there and the ledger does not know does not show; first {shut}"
+        in told
+    )
+    assert "all as it was written, except 1 folder that may not be read here" in told
+
+
 def test_a_deletion_that_was_begun_is_said(tmp_path: Path) -> None:
     """Signed, and the file still there: neither good nor a finding; another file under that name is one."""
     path, evidence, files = pictured(tmp_path)
