@@ -238,8 +238,14 @@ def test_retention_frees_a_full_disk_and_the_line_goes_on(disk_of_pictures: Path
             verdicts.append(failed.verdict)
             failed = plc.inspected()
         assert (failed.verdict, failed.reason_code) == (0, 44)
-        assert until(freed, 240.0) > 0  # pictures of the last seconds may still be on their way
-        verdicts += [failed.verdict, plc.inspected().verdict]
+        verdicts.append(failed.verdict)
+        for _ in range(
+            5
+        ):  # pictures that wait for the ledger can go only after the first ones made room for their rows
+            assert until(freed, 240.0) > 0
+            verdicts.append(plc.inspected().verdict)
+            if verdicts[-1] == 1:
+                break
         assert station.stop() == 0
     finally:
         if plc is not None:
