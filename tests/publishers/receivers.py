@@ -11,7 +11,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -141,14 +142,16 @@ class Process:
     def __init__(self) -> None:
         self.child: subprocess.Popen[bytes] | None = None
 
-    def family(self) -> list[psutil.Process]:
+    def family(self) -> Iterator[psutil.Process]:
+        """The process, then those it has started, which are looked up when it has got the signal and starts no more."""
         assert self.child is not None
         parent = psutil.Process(self.child.pid)
-        return [parent, *parent.children(recursive=True)]
+        yield parent
+        yield from parent.children(recursive=True)
 
     def signal(self, number: signal.Signals) -> None:
         for one in self.family():
-            if one.is_running():
+            with suppress(psutil.NoSuchProcess):  # a database ends helpers of its own at any time
                 one.send_signal(number)
 
     def freeze(self) -> None:
@@ -164,7 +167,7 @@ class Process:
         family = [psutil.Process(child.pid)] if child.poll() is None else []
         family += family[0].children(recursive=True) if family else []
         for one in family:
-            if one.is_running():
+            with suppress(psutil.NoSuchProcess):
                 one.kill()
         child.wait(timeout=10)
         psutil.wait_procs(family[1:], timeout=10)
