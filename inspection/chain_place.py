@@ -24,6 +24,12 @@ WHY_NOT = {
     "no_chain": "the store was made by an earlier version and has no chain",
     "not_named": "the chain does not name this record: it is older than the chain, or `lineside audit` tells more",
 }
+NOT_WRITTEN = {  # what was done, by what `altered` names
+    "record": "the record was altered",
+    "late": "its late result was altered, added or taken away",
+    "entry": "the entry itself was altered",
+    "missing": "its entry in the chain is missing",
+}
 MOST_LINE = 100_000  # bytes of one checkpoint
 VERDICT, TEXT = 5, 7  # places of these columns in what an entry holds
 Entry = tuple[int, str, bytes, bytes]  # sequence, record, link, content hash
@@ -76,7 +82,7 @@ def place_in_chain(queries: TraceQueries, store: Path, record_id: str, row: int)
         return ChainPlace(why_not="not_named", altered=("missing",) if _is_missing(queries, row) else ())
     sequence, _, link, _ = entry
     checkpoint = _checkpoint_from(checkpoints_path(store), sequence)
-    altered = tuple(_altered(queries, entry, queries.content_of(record_id)))
+    altered = _altered(queries, entry, queries.content_of(record_id))
     return ChainPlace(sequence, link.hex(), checkpoint, altered=altered)
 
 
@@ -88,7 +94,7 @@ def checked(queries: TraceQueries, lines: Iterable[Line], path: Path) -> Iterato
         content = queries.content_of(line.record_id)
         if entry is not None:
             ahead = entry[0] - line.rowid
-            line = replace(line, as_written=not any(_altered(queries, entry, content)))
+            line = replace(line, as_written=not _altered(queries, entry, content))
         elif has_chain and _is_missing(queries, line.rowid):
             line = replace(line, as_written=False)
         try:
@@ -121,8 +127,14 @@ def _is_missing(queries: TraceQueries, row: int) -> bool:
     return first is not None and 0 < queries.row_of(first[1]) < row
 
 
-def _altered(queries: TraceQueries, entry: Entry, content: list[str | int]) -> Iterator[str]:
-    """What is not as it was written; compared with the entries alone."""
+def _altered(queries: TraceQueries, entry: Entry, content: list[str | int]) -> tuple[str, ...]:
+    """What is not as it was written."""
+    # Looked at twice, for a late result may be written between two of the queries.
+    return tuple(_unlike(queries, entry, content)) and tuple(_unlike(queries, entry, content))
+
+
+def _unlike(queries: TraceQueries, entry: Entry, content: list[str | int]) -> Iterator[str]:
+    """What is not as its entries hold it."""
     sequence, record_id, link, held = entry
     if sha256(canonical(content)).digest() != held:
         yield "record"

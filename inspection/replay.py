@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from inspection.byte_cache import ByteCache
+from inspection.chain_place import place_in_chain
 from inspection.config import StationConfig
 from inspection.errors import DriverMissing, InspectionError
 from inspection.evidence import SKIPPED, evidence_of, file_name
@@ -24,9 +25,11 @@ from inspection.picture_state import PictureLedger, PictureState
 from inspection.recipe import LoadedRecipe, open_recipe, verify
 from inspection.recipe_config import GOLDEN, GOLDEN_WITH_FRAME
 from inspection.recipe_of_record import RecipesOfRecords
+from inspection.record_reader import RecordReader
 from inspection.replay_difference import Difference, Judged, differences
-from inspection.replay_notes import DEADLINE, in_a_sentence, notes, of_lateness, of_origin, of_pictures
+from inspection.replay_notes import DEADLINE, in_a_sentence, notes, of_chain, of_lateness, of_origin, of_pictures
 from inspection.serials import resolve_serial
+from inspection.trace_queries import TraceQueries
 from inspection.types import Frame, Judgement, Record, Verdict, utc_now
 
 Outcome = Literal["same", "differs", "cannot"]
@@ -64,10 +67,14 @@ class CannotReplay(Exception):
 
 
 class Replayer:
-    """Replays records of one station, in one thread.  ``close`` closes what it reads."""
+    """Replays records of one station, in one thread.
 
-    def __init__(self, config: StationConfig, *, threads: int = 0) -> None:
+    ``reader`` reads its record store and is closed by whoever made it; ``close`` closes the rest.
+    """
+
+    def __init__(self, config: StationConfig, reader: RecordReader, *, threads: int = 0) -> None:
         self._config = config
+        self._queries = TraceQueries(reader)
         self._threads = threads or config.threads
         self._recipes = RecipesOfRecords(config)
         self._loaded: ByteCache[LoadedRecipe] = ByteCache(RECIPES_LOADED, lambda loaded: 1)
@@ -89,8 +96,13 @@ class Replayer:
             pictures = self._pictures(record)
             frames = _frames(record, loaded, pictures)
         except CannotReplay as refused:
-            return Replay(record, "cannot", cannot=refused.word, text=str(refused))
-        return _compared(record, loaded, frames, pictures)
+            return Replay(record, "cannot", self._altered(record), cannot=refused.word, text=str(refused))
+        return _compared(record, loaded, frames, pictures, self._altered(record))
+
+    def _altered(self, record: Record) -> tuple[Difference, ...]:
+        """That the record is not what its entry in the chain holds, where it is not."""
+        row = self._queries.row_of(record.record_id)
+        return of_chain(place_in_chain(self._queries, Path(self._config.store), record.record_id, row).altered)
 
     def _recipe(self, record: Record) -> LoadedRecipe:
         """The version that judged the record, every file of it as it was sealed."""
@@ -178,12 +190,14 @@ def _came_without_golden(record: Record) -> bool:
 
 
 def _compared(
-    record: Record, loaded: LoadedRecipe, frames: Mapping[str, Frame], pictures: Mapping[str, PictureState]
-) -> Replay:
+    record: Record, loaded: LoadedRecipe, frames: Mapping[str, Frame], pictures: Mapping[str, PictureState],
+    altered: tuple[Difference, ...],
+) -> Replay:  # fmt: skip
     then, taken_over = _then(record)
     seen = loaded.inspect(frames)
     now = _now(record, loaded, frames, seen, then)
     found = (
+        *altered,
         *of_origin(record, loaded),
         *of_lateness(record),
         *of_pictures(loaded, pictures),

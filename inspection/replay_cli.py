@@ -130,7 +130,7 @@ def _replay(args: argparse.Namespace) -> int:
     tally, rows = Tally(), []
     reader = RecordReader(Path(config.store))
     try:
-        replayer = Replayer(config, threads=args.threads)
+        replayer = Replayer(config, reader, threads=args.threads)
         try:
             runs_on = replayer.runs_on()
             if not args.json:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from inspection.chain_place import NOT_WRITTEN
 from inspection.evidence import file_name
 from inspection.judged_on import judged_on
 from inspection.picture_state import PictureState, in_words
@@ -32,6 +33,14 @@ def of_origin(record: Record, loaded: LoadedRecipe) -> tuple[Difference, ...]:
         for name, (said, has) in pairs.items()
         if said != has
     )
+
+
+def of_chain(altered: Sequence[str]) -> tuple[Difference, ...]:
+    """What the chain of the store has against the record, whatever the inspection makes of it."""
+    if not altered:
+        return ()
+    text = " and ".join(NOT_WRITTEN[word] for word in altered)
+    return (Difference("record.altered", f"the record is NOT as it was written: {text}"),)
 
 
 def of_lateness(record: Record) -> tuple[Difference, ...]:

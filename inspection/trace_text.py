@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from inspection.audit.findings import counted
+from inspection.chain_place import NOT_WRITTEN
 from inspection.chain_place import WHY_NOT as WHY_NOT_CHAINED
 from inspection.sealed_version import WHY_NOT as WHY_NO_VERSION
 from inspection.sealed_version import RuleLimits, SealedVersion
@@ -16,12 +17,6 @@ HASH = 16  # digits shown of a SHA-256
 LIMIT_LINES = 40
 NAMED = 8  # lots that are named
 NOT_AS_WRITTEN = "NOT as it was written: {what}; do not rely on what follows, and run `lineside audit STATION.toml`"
-NOT_WRITTEN = {
-    "record": "the record was altered",
-    "late": "its late result was altered, added or taken away",
-    "entry": "the entry itself was altered",
-    "missing": "its entry in the chain is missing",
-}
 ASSUMED = "by the golden of the version in force, for the version that judged is not kept on this computer"
 
 

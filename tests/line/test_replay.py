@@ -159,8 +159,8 @@ def test_a_late_result_is_what_is_compared(bench: Bench, capsys: pytest.CaptureF
     assert "station.deadline" in row["taken_over"][0]
     edit(bench, record, lambda document: document.update(judgement={"verdict": "OK", "reasons": []}))
     row = one(bench, capsys, record)
-    assert {"verdict"} == kinds(row)
-    assert "the station answers ERROR by station.deadline" in row["differences"][0]["text"]
+    assert {"record.altered", "verdict"} == kinds(row)
+    assert "the station answers ERROR by station.deadline" in row["differences"][1]["text"]
 
 
 def test_a_repeated_serial_is_taken_over(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
@@ -231,7 +231,7 @@ def test_missing_and_damaged_pictures_are_told(bench: Bench, capsys: pytest.Capt
 
 
 def test_an_edited_record_is_told(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
-    """A score, a box, a verdict, a reason and a model that were changed in the store are each named with both values."""
+    """Each value that was changed in the store is named with what it is now, and that the record was altered."""
     (record,) = played(bench, "N")
     score = record.detections[0].score
 
@@ -240,28 +240,49 @@ def test_an_edited_record_is_told(bench: Bench, capsys: pytest.CaptureFixture[st
 
     edit(bench, record, lower)
     row = one(bench, capsys, record)
-    assert {"finding.score"} == kinds(row)
-    assert f"score 0.25 then, {score!r} now" in row["differences"][0]["text"]
-    assert row["differences"][0]["by"] == score - 0.25
+    assert {"record.altered", "finding.score"} == kinds(row)
+    assert f"score 0.25 then, {score!r} now" in row["differences"][1]["text"]
+    assert row["differences"][1]["by"] == score - 0.25
 
     edit(bench, record, lambda document: document["detections"][1]["region"]["xyxy_px"].__setitem__(0, 1.5))
     assert "finding.box" in kinds(one(bench, capsys, record))
     edit(bench, record, lambda document: document["detections"].pop())
-    assert {"finding.new"} == kinds(one(bench, capsys, record))
+    assert {"record.altered", "finding.new"} == kinds(one(bench, capsys, record))
     edit(bench, record, lambda document: document.update(judgement={"verdict": "OK", "reasons": []}))
-    assert {"verdict", "reason.new"} == kinds(one(bench, capsys, record))
+    assert {"record.altered", "verdict", "reason.new"} == kinds(one(bench, capsys, record))
     edit(bench, record, lambda document: document["judgement"]["reasons"][0].update(text="nothing"))
-    assert {"reason.text"} == kinds(one(bench, capsys, record))
+    assert {"record.altered", "reason.text"} == kinds(one(bench, capsys, record))
     edit(bench, record, lambda document: document.update(model_sha256="0" * 64))
-    assert {"model"} == kinds(one(bench, capsys, record))
+    assert {"record.altered", "model"} == kinds(one(bench, capsys, record))
     edit(bench, record, lambda document: document["measured"].update({"top.brightness": 1.0}))
     row = one(bench, capsys, record)
-    assert {"measured"} == kinds(row)
+    assert {"record.altered", "measured"} == kinds(row)
     assert any("is as it was written: the record was altered" in note for note in row["notes"])
     assert any("`lineside audit`" in note for note in row["notes"])
     assert any(
         note.startswith("versions, processor, provider and number of threads are those") for note in row["notes"]
     )
+
+
+def test_a_record_that_replays_the_same_though_it_was_altered_is_told(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What no picture can show, such as the serial, differs from the chain; so does a record without its pictures."""
+    first, second = played(bench, "ON")
+    edit(bench, first, lambda document: document["trigger"].update(serial="P9"))
+    (difference,) = one(bench, capsys, first)["differences"]
+    assert ("record.altered", "the record is NOT as it was written: the record was altered") == (
+        difference["what"],
+        difference["text"],
+    )
+    picture(bench, second).unlink()
+    row = one(bench, capsys, second)
+    assert ("cannot", set()) == (row["outcome"], kinds(row))
+    edit(bench, second, lambda document: document["trigger"].update(serial="P9"))
+    row = one(bench, capsys, second)
+    assert ("cannot", {"record.altered"}) == (row["outcome"], kinds(row))
+    assert 1 == main(["replay", str(bench.folder / "station.toml"), second.record_id])
+    assert "NOT as it was written" in capsys.readouterr().out
 
 
 def test_lengths_are_judged_by_the_size_of_a_pixel_of_then(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
