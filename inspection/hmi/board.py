@@ -25,7 +25,7 @@ from inspection.hmi.context import Context
 from inspection.hmi.counts import Slot
 from inspection.hmi.event_stream import EventStream, message
 from inspection.hmi.findings import counted, reasons_of
-from inspection.hmi.part_trace import part_trace
+from inspection.hmi.part_trace import named, part_trace
 from inspection.hmi.pictures import Pictures
 from inspection.hmi.reasons import explains_itself, in_words
 from inspection.hmi.watch import Sight, Watch
@@ -103,6 +103,7 @@ def routes(context: Context) -> list[Route]:
         shown = part_values(record, context.pictures, request.state.language, most=50)
         roles, recipes = shown["roles"], context.pictures.recipes
         shown["heat"] = [] if shown["refused"] else [role for role in roles if recipes.gives_heat(record, role)]
+        shown["stages"] = named(request.state.language, "stage", record.stage_ms)
         shown |= part_trace(context, record.record_id, request.state.language)
         return render(request, "board_part.html", section="board", reviews=reviews, local=local, dated=dated, **shown)
 

@@ -128,6 +128,20 @@ def make_ok(site: Site, *parts: Record) -> None:
         database.commit()
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_figures_of_a_part_have_names_in_words(site: Site, language: str) -> None:
+    """Every stage and everything measured of a real part is named in the language of the page, with its camera."""
+    part = site.add_part("NG")
+    text = site.client("ann").get(f"/part/{part.record_id}", params={"lang": language}).text
+    figures = {"stage": [name for name, _ in part.stage_ms], "quantity": [name for name, _ in part.measured]}
+    assert all(figures.values())
+    for table, names in figures.items():
+        for figure in names:
+            role, _, name = figure.rpartition(".")
+            label = f"{role}: {all_words(language)[table][name]}" if role else all_words(language)[table][name]
+            assert f">{label}</th>" in text
+
+
 def test_simulated_parts_are_marked(site: Site) -> None:
     """Lists mark what was no production."""
     site.add_part("NG", "TRIAL", change=lambda record: replace(record, simulated=True))
