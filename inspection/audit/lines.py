@@ -70,13 +70,12 @@ class _Reading:
         if now.before != place.follows:
             if now.number > number:
                 missing = f"{number}" if now.number == number + 1 else f"{number} to {now.number - 1}"
-                self._found(place.line, now, f"the checkpoints with the numbers {missing} before it are missing")
+                what = f"the checkpoints with the numbers {missing} before it are missing"
             else:
-                self._found(
-                    place.line,
-                    now,
-                    "it does not follow the line before: one of the two was changed, or lines were moved",
-                )
+                what = "it does not follow the line before: one of the two was changed, or lines were moved"
+            if self.torn:
+                what = f"it is none that was written; of line {place.line}, the next that is one: {what}"
+            self._found(self.torn or place.line, now, what)
         elif now.number != number:
             self._found(place.line, now, f"its number is {now.number}, not {number}")
         elif self.torn:
