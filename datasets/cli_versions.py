@@ -87,6 +87,18 @@ def add_from_records(parser: argparse.ArgumentParser) -> None:
         "--recipe", default="", metavar="ID", help="only parts that this recipe judged (default: of all)"
     )
     parser.add_argument(
+        "--camera",
+        default="",
+        metavar="ROLE",
+        help="only the pictures of this camera; needed where several look at the parts. An escape of theirs counts as "
+        "missed by this camera from when somebody has drawn the defect in its picture; until then nothing learns from it",
+    )
+    parser.add_argument(
+        "--by-lot",
+        action="store_true",
+        help="parts of one lot are one group, which a split keeps on one side (default: each serial is a group)",
+    )
+    parser.add_argument(
         "--labels-from", type=Path, metavar="DATASET", help="made from these records earlier: keep what was drawn there"
     )
     parser.set_defaults(func=_from_records)
@@ -99,9 +111,11 @@ def _from_records(args: argparse.Namespace) -> int:
         since=args.since,
         lot=args.lot,
         recipe=args.recipe,
+        camera=args.camera,
+        by_lot=args.by_lot,
         labels_from=args.labels_from,
     )
-    print("\n".join(_gathered_lines(args.output, dataset, gathered)))
+    print("\n".join(_gathered_lines(args.output, dataset, gathered, by_lot=args.by_lot)))
     if len(gathered.recipes) > 1:
         print(
             "warning: recipes are mixed in this dataset, with their products, goldens and classes; "
@@ -111,7 +125,7 @@ def _from_records(args: argparse.Namespace) -> int:
     return 0
 
 
-def _gathered_lines(folder: Path, dataset: Dataset, gathered: Gathered) -> Iterator[str]:
+def _gathered_lines(folder: Path, dataset: Dataset, gathered: Gathered, *, by_lot: bool) -> Iterator[str]:
     defective = sum(sample.defective for sample in dataset.samples)
     escapes = len(dataset.to_draw)
     yield f"{folder}: {len(dataset.samples)} samples, version {dataset.version}"
@@ -119,6 +133,12 @@ def _gathered_lines(folder: Path, dataset: Dataset, gathered: Gathered) -> Itera
     yield f"{len(dataset.samples) - defective - escapes} good, {defective} defective, {escapes} escapes to be drawn"
     if escapes:
         yield f"draw them with `lineside relabel {folder}`; until then nothing learns from them"
+    maybe = len(dataset.unplaced_yet)
+    if maybe:
+        yield f"{maybe} of them may show in another camera alone: leave undrawn what this one does not show"
+    lots = len(set(gathered.lots) - {""})
+    if lots > 1 and not by_lot:
+        yield f"the parts are of {lots} lots and grouped by serial; --by-lot keeps a lot on one side of a split"
     if gathered.drawn_before:
         yield f"{len(gathered.drawn_before)} keep the labels that were drawn before"
     if gathered.reviewed_anew:

@@ -6,6 +6,10 @@
     OK              confirmed       a good sample
     OK              escape          a sample on ``todo.json``: its defects must be drawn before anything learns from it
 
+A dataset holds the pictures of one camera, for its golden and its defects are not those of another.  Which camera shows
+the defect of an escape that several look at was not asked: as long as none is drawn in a picture, it is no escape of that
+camera (``unplaced``).
+
 What a machine said and nobody looked at never becomes truth.  A reviewed record that cannot be used is listed with why.
 A picture that retention has compressed is used, and marked ``compressed`` in records.jsonl: a person reviewed what can still
 be seen in it, but the model would not see the very pixels again.  One that is not what was written is never used.
@@ -23,6 +27,7 @@ from typing import Any, Literal
 
 from datasets.drawn_before import RECORDS, take_over
 from datasets.importers.reading import place_label
+from datasets.lots import lot_groups
 from datasets.manifest import Dataset, Origin, make_dataset, write_dataset
 from datasets.recipe_goldens import JudgedBy, RecipesOnDisk, Unusable
 from datasets.sample import LabelledBox, Sample
@@ -35,6 +40,7 @@ from inspection.picture_state import PictureLedger, PictureState, in_words
 from inspection.recipe_config import GOLDEN, GOLDEN_WITH_FRAME
 from inspection.record_reader import RecordReader
 from inspection.reviews import ReviewStore, reviews_path
+from inspection.store import UnreadableRecord
 from inspection.types import Detection, Disposition, Record, Review, Verdict
 
 LEFT_OUT = "left_out.jsonl"
@@ -70,6 +76,8 @@ class Gathered:
     samples: list[Sample] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     escapes: set[str] = field(default_factory=set)
+    unplaced: set[str] = field(default_factory=set)
+    cameras: dict[str, None] = field(default_factory=dict)
     left_out: list[LeftOut] = field(default_factory=list)
     classes: dict[str, None] = field(default_factory=dict)
     unsure: int = 0
@@ -82,6 +90,16 @@ class Gathered:
         """How many samples each recipe judged."""
         return Counter(row["recipe_id"] for row in self.rows)
 
+    @property
+    def lots(self) -> tuple[str, ...]:
+        """The lot that each sample comes from, empty where the controller named none."""
+        return tuple(row["lot"].strip() for row in self.rows)
+
+    def group_by_lot(self) -> None:
+        """Give the samples groups by lot instead of by serial."""
+        groups = lot_groups(list(zip((sample.group for sample in self.samples), self.lots, strict=True)))
+        self.samples = [replace(sample, group=group) for sample, group in zip(self.samples, groups, strict=True)]
+
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
@@ -90,6 +108,7 @@ class _Asked:
     since: datetime | None
     lot: str
     recipe: str
+    camera: str
 
 
 def from_records(
@@ -99,30 +118,40 @@ def from_records(
     since: datetime | None = None,
     lot: str = "",
     recipe: str = "",
+    camera: str = "",
+    by_lot: bool = False,
     labels_from: Path | None = None,
 ) -> tuple[Dataset, Gathered]:
     """Write the reviewed records of a station as a new dataset folder: those judged at ``since`` or later, of one lot, by
-    one recipe id.
+    one recipe id, the pictures of one camera.
 
+    A serial is a group of its own; ``by_lot``: a lot is, together with the lots that one of its serials was in too.
     Beside dataset.json: ``records.jsonl`` tells of each sample its record, recipe, verdict, disposition and reviewer;
     ``left_out.jsonl`` names what could not be used.  Samples that somebody drew in the dataset ``labels_from``, made from
     the same records earlier, bring their labels from there (see ``take_over``).
-    UsageError when nothing could be used, or nobody has reviewed anything; StoreError when a store cannot be read.
+    UsageError when nothing could be used, nobody has reviewed anything, or several cameras look at the parts and none is
+    named; StoreError when a store cannot be read.
     """
     store = Path(config.store)
     with TemporaryDirectory() as scratch:
-        gathered = _gather(config, store, Path(scratch), _Asked(since, lot, recipe))
+        gathered = _gather(config, store, Path(scratch), _Asked(since, lot, recipe, camera))
         if not gathered.samples:
             reasons = "".join(f"\n  {one.record_id}: {one.why}" for one in gathered.left_out[:_LISTED])
             raise UsageError(
                 f"no reviewed record of {store} can be used{reasons and ':'}{reasons}",
                 fix="review parts first; where pictures are missing, set evidence.keep in the station's config"
-                + ("; or ask for another --since, --lot or --recipe" if since or lot or recipe else "")
+                + (
+                    "; or ask for another --since, --lot, --recipe or --camera"
+                    if since or lot or recipe or camera
+                    else ""
+                )
                 + (f" (reviewed parts of other recipes: {counted(gathered.others)})" if gathered.others else ""),
             )
-        origin = Origin("from-records", f"station {config.station_id}")
+        if by_lot:
+            gathered.group_by_lot()
+        origin = Origin("from-records", f"station {config.station_id}" + (f", camera {camera}" if camera else ""))
         made = make_dataset(folder.absolute().name, gathered.samples, classes=tuple(gathered.classes), origin=origin)
-        made = replace(made, escapes=frozenset(gathered.escapes))
+        made = replace(made, escapes=frozenset(gathered.escapes), unplaced=frozenset(gathered.unplaced))
         if labels_from is not None:
             taken = take_over(made, gathered.rows, labels_from)
             made, gathered.drawn_before, gathered.reviewed_anew = taken.dataset, taken.names, taken.reviewed_anew
@@ -164,7 +193,7 @@ def _gather_reviewed(
             gathered.unsure += 1
             continue
         try:
-            _take(record, review, ledger, recipes, gathered)
+            _take(record, review, ledger, recipes, gathered, asked.camera)
         except Unusable as problem:
             gathered.left_out.append(LeftOut(record.record_id, str(problem)))
 
@@ -190,7 +219,11 @@ def _reviewed(store: Path, gathered: Gathered) -> Iterator[tuple[Record, Review]
             fresh = [name for name in dict.fromkeys(review.record_id for _, review in page) if name not in seen]
             seen.update(fresh)
             for name, review in reviews.latest_by_record(fresh).items():
-                record = records.find(name)
+                try:
+                    record = records.find(name)
+                except UnreadableRecord as problem:
+                    gathered.left_out.append(LeftOut(name, problem.what))
+                    continue
                 if record is None:
                     gathered.left_out.append(LeftOut(name, "the record store has no such record"))
                 else:
@@ -200,24 +233,43 @@ def _reviewed(store: Path, gathered: Gathered) -> Iterator[tuple[Record, Review]
         records.close()
 
 
-def _take(record: Record, review: Review, ledger: PictureLedger, recipes: RecipesOnDisk, gathered: Gathered) -> None:
-    """Add the samples of one record, one for each camera; Unusable when it gives none."""
+def _take(
+    record: Record, review: Review, ledger: PictureLedger, recipes: RecipesOnDisk, gathered: Gathered, camera: str
+) -> None:
+    """Add the sample of one record that a camera gives; Unusable when it gives none."""
     truth = truth_of(record.judgement.verdict, review.disposition)
     if truth == "marked" and not _rested_on(record):
         raise Unusable("its verdict rests on no finding that could become a box")
     judged_by = recipes.of(record)
+    role = _role(judged_by, gathered, camera)
     pictures = _pictures(record, ledger)
-    for role in judged_by.recipe.views:
-        try:
-            sample = _sample(record, role, truth, judged_by, pictures)
-        except Unusable as problem:
-            gathered.left_out.append(LeftOut(record.record_id, str(problem), role))
-            continue
-        gathered.samples.append(sample)
-        gathered.rows.append(_origin(record, review, role, sample) | {"picture": _kept(pictures, role)})
-        gathered.classes |= dict.fromkeys(judged_by.classes)
-        if truth == "escape":
-            gathered.escapes.add(sample.name)
+    try:
+        sample = _sample(record, role, truth, judged_by, pictures)
+    except Unusable as problem:
+        gathered.left_out.append(LeftOut(record.record_id, str(problem), role))
+        return
+    gathered.samples.append(sample)
+    gathered.rows.append(_origin(record, review, role, sample) | {"picture": _kept(pictures, role)})
+    gathered.classes |= dict.fromkeys(judged_by.classes)
+    if truth == "escape":
+        gathered.escapes.add(sample.name)
+        if len(judged_by.recipe.views) > 1:
+            gathered.unplaced.add(sample.name)
+
+
+def _role(judged_by: JudgedBy, gathered: Gathered, camera: str) -> str:
+    """The camera whose picture is taken: the one asked for (Unusable where the recipe has none of that role), or the only
+    one; UsageError when there are several, because a model learns and judges the pictures of one."""
+    views = judged_by.recipe.views
+    gathered.cameras |= dict.fromkeys(views)
+    if camera and camera not in views:
+        raise Unusable(f"recipe {judged_by.recipe.recipe_id} has no camera {camera!r}, but {', '.join(views)}")
+    if not camera and len(gathered.cameras) > 1:
+        raise UsageError(
+            f"the reviewed parts were looked at by several cameras: {', '.join(gathered.cameras)}",
+            fix="make a dataset for each: --camera ROLE (where recipes are mixed, --recipe ID as well)",
+        )
+    return camera or next(iter(views))
 
 
 def truth_of(verdict: Verdict, disposition: Disposition) -> Truth:

@@ -54,6 +54,7 @@ class Dataset:
     """Samples with absolute paths, their digests (in the same order), and the version that follows from them.
 
     ``escapes`` names samples that show a defect according to a reviewer, who did not say where; not part of the version.
+    ``unplaced`` are those of them whose defect another camera may show, as long as they bear no label.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Dataset:
     digests: tuple[Digest, ...]
     origin: Origin
     escapes: frozenset[str] = frozenset()
+    unplaced: frozenset[str] = frozenset()
     version: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -74,6 +76,11 @@ class Dataset:
     def to_draw(self) -> tuple[str, ...]:
         """Names of the escapes that bear no label yet: to learn from them would teach that the defect is none."""
         return tuple(s.name for s in self.samples if s.name in self.escapes and not s.defective)
+
+    @property
+    def unplaced_yet(self) -> frozenset[str]:
+        """The escapes to draw of which another camera may show the defect: they are no escapes of this camera so far."""
+        return self.unplaced & frozenset(self.to_draw)
 
 
 def _faults(dataset: Dataset) -> Iterator[str]:
@@ -175,7 +182,7 @@ def dataset_of(manifest: Manifest, folder: Path) -> Dataset:
     """The dataset that the manifest of a folder describes; UsageError when it contradicts itself."""
     file = folder / MANIFEST
     try:
-        dataset = _from_manifest(manifest, folder.absolute(), read_todo(folder))
+        dataset = _from_manifest(manifest, folder.absolute(), *read_todo(folder))
     except ValueError as problem:
         raise UsageError(f"{file} is not a valid dataset: {problem}", fix=RESTORE) from None
     if dataset.version != manifest.version:
@@ -184,7 +191,7 @@ def dataset_of(manifest: Manifest, folder: Path) -> Dataset:
     return dataset
 
 
-def _from_manifest(manifest: Manifest, folder: Path, escapes: frozenset[str]) -> Dataset:
+def _from_manifest(manifest: Manifest, folder: Path, escapes: frozenset[str], unplaced: frozenset[str]) -> Dataset:
     samples, digests = [], []
     for row in manifest.samples:
         if (row.golden is None) != (row.golden_sha256 is None):
@@ -195,7 +202,7 @@ def _from_manifest(manifest: Manifest, folder: Path, escapes: frozenset[str]) ->
         samples.append(Sample(image, golden, labels, row.group, row.split, row.name, row.image_class))
         digests.append(Digest(row.image_sha256, row.golden_sha256 or ""))
     origin = Origin(manifest.importer, manifest.source)
-    return Dataset(manifest.name, tuple(manifest.classes), tuple(samples), tuple(digests), origin, escapes)
+    return Dataset(manifest.name, tuple(manifest.classes), tuple(samples), tuple(digests), origin, escapes, unplaced)
 
 
 def _inside(folder: Path, place: str) -> Path:
@@ -227,7 +234,8 @@ def write_dataset(folder: Path, dataset: Dataset, *, beside: Mapping[str, bytes]
         partial.mkdir(parents=True)
         stored = _copy_files(dataset, partial)
         write_whole(partial / MANIFEST, _manifest_text(dataset, stored).encode())
-        write_todo(partial, dataset.escapes & {sample.name for sample in dataset.samples})
+        names = {sample.name for sample in dataset.samples}
+        write_todo(partial, dataset.escapes & names, dataset.unplaced & names)
         for name, content in (beside or {}).items():
             write_whole(partial / name, content)
         partial.replace(folder)

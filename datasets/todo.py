@@ -2,6 +2,9 @@
 
 Nobody has said where their defects are; until a person has drawn them, nothing may learn from these samples.  The file is
 written once: that a sample is done shows in its labels, so that undoing them puts it back on the list.
+
+``unplaced`` are those of parts that several cameras look at: until it is drawn, nobody has said that the picture of this
+camera shows the defect.  A list without it, as earlier versions wrote it, has none: all count as escapes of their camera.
 """
 
 import json
@@ -21,15 +24,20 @@ class _Todo(BaseModel):
 
     schema_version: int
     draw: list[str]
+    unplaced: list[str] = []
 
 
-def read_todo(folder: Path) -> frozenset[str]:
-    """Names of the samples that are escapes; empty where the folder has no list.  UsageError for a damaged one."""
+def read_todo(folder: Path) -> tuple[frozenset[str], frozenset[str]]:
+    """Names of the samples that are escapes, and of those that are unplaced; empty where the folder has no list.
+
+    UsageError for a damaged one.
+    """
     file = folder / TODO
     try:
-        return frozenset(_Todo.model_validate_json(file.read_bytes()).draw)
+        todo = _Todo.model_validate_json(file.read_bytes())
+        return frozenset(todo.draw), frozenset(todo.unplaced)
     except FileNotFoundError:
-        return frozenset()
+        return frozenset(), frozenset()
     except (OSError, ValidationError) as problem:
         raise UsageError(
             f"cannot read {file}, the list of escapes whose defects must be drawn: {problem}",
@@ -37,9 +45,10 @@ def read_todo(folder: Path) -> frozenset[str]:
         ) from None
 
 
-def write_todo(folder: Path, names: Iterable[str]) -> None:
+def write_todo(folder: Path, names: Iterable[str], unplaced: Iterable[str] = ()) -> None:
     """Write the list, or nothing when it is empty; OSError when the disk does not take it."""
-    draw = sorted(names)
+    draw, maybe = sorted(names), sorted(unplaced)
     if draw:
-        text = json.dumps({"schema_version": 1, "draw": draw}, ensure_ascii=False, indent=1) + "\n"
+        content = {"schema_version": 1, "draw": draw} | ({"unplaced": maybe} if maybe else {})
+        text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
         write_whole(folder / TODO, text.encode())

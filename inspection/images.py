@@ -25,6 +25,8 @@ _PNG, _JPEG, _BMP, _TIFF = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", (b"II*\
 # Inside JPEG scan data 0xFF is followed by 0x00 (a data byte) or 0xD0-0xD7 (a restart); anything else is a marker.
 _JPEG_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)
 _JPEG_END, _JPEG_BARE = 0xD9, {0x01, 0xD8, *range(0xD0, 0xD8)}
+_JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # tables and arithmetic conditioning, no frames
+_HEAD = 1 << 18  # bytes before which a JPEG says its size, behind the tables and texts of other programs
 
 
 def read_image(path: Path) -> Image:
@@ -106,6 +108,33 @@ def _in_rgb(pixels: Image, name: str) -> Image:
         raise UsageError(f"{name} has transparent pixels", fix="save the image without an alpha channel")
     code = cv2.COLOR_BGRA2RGB if channels == 4 else cv2.COLOR_BGR2RGB
     return np.asarray(cv2.cvtColor(pixels, code), dtype=np.uint8)
+
+
+def picture_size(path: Path) -> tuple[int, int] | None:
+    """Width and height in pixels of a PNG or JPEG file, from its first bytes; None when they are not there."""
+    with suppress(OSError, struct.error), path.open("rb") as file:
+        head = file.read(_HEAD)
+        width, height = 0, 0
+        if head.startswith(_PNG):
+            width, height = struct.unpack_from(">II", head, 16)
+        elif head.startswith(_JPEG):
+            height, width = _jpeg_height_width(head)
+        if width > 0 and height > 0:
+            return width, height
+    return None
+
+
+def _jpeg_height_width(head: bytes) -> tuple[int, int]:
+    """From the start-of-frame segment; (0, 0) when there is none.  struct.error when it is cut off."""
+    at = 2
+    while (found := _JPEG_MARKER.search(head, at)) is not None:
+        marker, at = found.group(1)[0], found.end()
+        if marker in _JPEG_FRAMES:
+            height, width = struct.unpack_from(">HH", head, at + 3)
+            return int(height), int(width)
+        if marker not in _JPEG_BARE:
+            at += struct.unpack_from(">H", head, at)[0]
+    return 0, 0
 
 
 def _corrupt(name: str, how: str) -> FrameCorrupt:

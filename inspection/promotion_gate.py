@@ -1,7 +1,8 @@
 """What a challenger must bring before it takes the place of the recipe in force.
 
 ``lineside retrain`` judges the same frozen parts by the recipe in force (the champion) and by the new one (the
-challenger), and writes what it found into ``comparison.json`` in the challenger's folder, under its lock.
+challenger), and writes what it found into ``comparison.json`` in the challenger's folder, under its lock.  It speaks of the
+files that were judged by and of no others: a challenger that was edited afterwards has to be compared anew.
 """
 
 from pathlib import Path
@@ -11,11 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from inspection.errors import GateNotMet
 from inspection.recipe import LoadedRecipe
-from inspection.recipe_lock import lock_sha256
+from inspection.recipe_lock import lock_sha256, read_lock
 
-COMPARISON = "comparison.json"
+COMPARISON, PAGE, NOTE = "comparison.json", "comparison.html", "version.txt"
+ABOUT_IT = (COMPARISON, PAGE, NOTE)  # written after the comparison, and nothing is judged by them
 NEEDED = ("escape_bound", "overkill", "latency")  # without one of these nothing is known about it
 _MOST_BYTES = 50_000_000
+_NAMED = 8
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -31,7 +34,11 @@ class Gate(BaseModel):
 
 
 class Comparison(BaseModel):
-    """What ``comparison.json`` says that a promotion hangs on."""
+    """What ``comparison.json`` says that a promotion hangs on.
+
+    ``challenger_files``: the SHA-256 of every file that the challenger was judged by.  None: an earlier version wrote it, and
+    what it speaks of is not known.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -39,6 +46,7 @@ class Comparison(BaseModel):
     recipe_id: str
     champion_sha256: _Sha256
     challenger_model_sha256: str
+    challenger_files: dict[str, _Sha256] | None = None
     gates: tuple[Gate, ...]
 
 
@@ -67,7 +75,10 @@ def gate_warnings(challenger: Path) -> tuple[str, ...]:
 
 
 def require_gates(challenger: LoadedRecipe, champion: LoadedRecipe) -> None:
-    """GateNotMet unless the challenger was compared with this very champion and held every gate."""
+    """GateNotMet unless the challenger, as its lock names it, was compared with this very champion and held every gate.
+
+    The caller has compared the challenger's folder with its lock.
+    """
     comparison = read_comparison(challenger.folder)
     other = {comparison.recipe_id, challenger.recipe_id} - {champion.recipe_id}
     if other:
@@ -93,7 +104,24 @@ def require_gates(challenger: LoadedRecipe, champion: LoadedRecipe) -> None:
             f"the one it holds ({challenger.model_sha256[:16]})",
             fix="make the challenger anew by `lineside retrain`",
         )
+    _require_same_files(challenger.folder, comparison.challenger_files)
     _require_held(challenger.folder, comparison.gates)
+
+
+def _require_same_files(challenger: Path, compared: dict[str, str] | None) -> None:
+    if compared is None:
+        raise GateNotMet(
+            f"the {COMPARISON} in {challenger} does not say of which files it speaks: an earlier version wrote it",
+            fix="run `lineside retrain` again, into a new folder",
+        )
+    sealed = {name: sha256 for name, sha256 in read_lock(challenger).files.items() if name not in ABOUT_IT}
+    if sealed != compared:
+        other = sorted(name for name in sealed.keys() | compared if sealed.get(name) != compared.get(name))
+        raise GateNotMet(
+            f"{challenger} was changed after it was compared: {', '.join(other[:_NAMED])}"
+            + (f" and {len(other) - _NAMED} more" if len(other) > _NAMED else ""),
+            fix="make the change in the recipe in force, seal it, and run `lineside retrain` again",
+        )
 
 
 def _require_held(challenger: Path, gates: tuple[Gate, ...]) -> None:

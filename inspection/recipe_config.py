@@ -163,6 +163,15 @@ class ViewSection(Section):
             raise ValueError(f"rules name {', '.join(wrong)}, and no region of kind inspect has this id")
         return self
 
+    @property
+    def beyond_scores(self) -> tuple[str, ...]:
+        """What may let a finding pass that reaches the limits of its class, in words: what is promised of limits by
+        scores alone does not hold for a view that has any of this."""
+        found = [f"the rule for {rule.defect_class} in region {rule.roi}" for rule in self.rules if rule.roi]
+        found += [f"min_area_mm2 of {rule.defect_class}" for rule in self.rules if not rule.roi and rule.min_area_mm2]
+        found += [f"allowed_count of {rule.defect_class}" for rule in self.rules if not rule.roi and rule.allowed_count]
+        return (*found, *(f"the keep-out {roi.id}" for roi in self.rois if roi.kind == "keep_out"))
+
 
 class Recipe(Section):
     """What one product needs: for each camera model, golden, regions, rules, limits.  Names no device and no address."""

@@ -56,9 +56,14 @@ def lock_sha256(folder: Path) -> str:
     return hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else ""
 
 
+def file_hashes(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file of a recipe but its lock, by name; ConfigError for links, devices and odd names."""
+    return {name: file_sha256(path) for name, path in _files(folder).items()}
+
+
 def write_lock(folder: Path, key: Ed25519PrivateKey | None = None) -> str:
     """Write ``recipe.lock`` over every file of the folder, signed where a key is given; returns its SHA-256."""
-    hashes = {name: file_sha256(path) for name, path in _files(folder).items()}
+    hashes = file_hashes(folder)
     document: dict[str, Any] = {"schema": SCHEMA, "files": hashes}
     if key is not None:
         public = raw_public(key.public_key())

@@ -116,9 +116,11 @@ def _view_lines(role: str, model: str, golden: str, card: ModelCard, limits: Qua
     for rule in rules_of(card):
         # Below the limit of a finding in a box a person looks; the score of a whole part has no such slope.
         review = rule.ng_score / 2 if card.task == "detect" and not card.limits else rule.review_score
+        # Calibrated limits stand to the last digit: what the card promises of them holds for these and none above.
+        ng, low = (repr(s) if card.limits else f"{s:.4g}" for s in (rule.ng_score, max(review, LEAST_SCORE)))
         lines += [
-            "", f"[[{table}.rules]]", f"defect_class = {json.dumps(rule.defect_class)}", f"ng_score = {rule.ng_score:.4g}",
-            f"review_score = {max(review, LEAST_SCORE):.4g}",
+            "", f"[[{table}.rules]]", f"defect_class = {json.dumps(rule.defect_class)}", f"ng_score = {ng}",
+            f"review_score = {low}",
         ]  # fmt: skip
     return lines
 

@@ -9,6 +9,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from inspection.errors import ConfigError
 from inspection.images import write_whole
+from inspection.promotion_gate import ABOUT_IT
+from inspection.promotion_gate import COMPARISON as COMPARISON
+from inspection.promotion_gate import NOTE as NOTE
+from inspection.promotion_gate import PAGE as PAGE
 from inspection.recipe import (
     LOCK,
     LoadedRecipe,
@@ -21,8 +25,7 @@ from inspection.recipe import (
 )
 from inspection.recipe_config import RuleSection, load_recipe
 
-COMPARISON, PAGE, NOTE = "comparison.json", "comparison.html", "version.txt"
-_OF_ONE_VERSION = (LOCK, COMPARISON, PAGE, NOTE)  # what a copy must not take over
+_OF_ONE_VERSION = (LOCK, *ABOUT_IT)  # what a copy must not take over
 _HEAD = re.compile(r"^\s*\[")
 _VALUE = re.compile(r"^(\s*)(ng_score|review_score)(\s*=\s*)[^#\s]+")
 

@@ -1,8 +1,9 @@
 """Champion and challenger on the same parts: what changed, and the gates that a promotion hangs on.
 
 Pure: verdicts in, ``comparison.json`` out.  What is independent is a group, so bounds are counted on groups; counts are of
-parts.  A defective part that is sent to review or cannot be judged is no escape; a good part that cannot be judged is
-overkill.
+parts.  A defective part that is sent to review is no escape; a good part that cannot be judged is overkill.  A part that
+cannot be judged was not measured: nobody knows what would pass when its picture is a better one.  So no gate rests on it, and
+none holds where more of them came with the challenger or where a file could not be read.
 """
 
 from collections.abc import Sequence
@@ -44,7 +45,8 @@ class Tally:
     """Counts of one recipe on the holdout.
 
     ``interval``s are exact 95 % intervals of the rate by parts; ``escape_bound`` is the one-sided upper bound of the share
-    of groups with defective parts of which any passed.
+    of groups with judged defective parts of which any passed.  ``errors`` could not be judged, ``unread`` of them because a
+    file could not be read.
     """
 
     defective: int
@@ -58,7 +60,15 @@ class Tally:
     overkill_interval: tuple[float, float]
     review_good: int
     review_defective: int
-    errors: int
+    defective_errors: int
+    good_errors: int
+    defective_unread: int
+    good_unread: int
+
+    @property
+    def errors(self) -> int:
+        """Parts that could not be judged."""
+        return self.defective_errors + self.good_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +111,10 @@ def tally(evaluation: Evaluation) -> Tally:
     """Counts and bounds of one recipe."""
     parts = evaluation.parts()
     bad = [case for case in evaluation.cases if case.sample.defective]
-    groups = {case.sample.group for case in bad}
+    groups = {case.sample.group for case in bad if case.verdict != Verdict.ERROR}
     escaped = {case.sample.group for case in bad if case.verdict == Verdict.OK}
     looked_at = [case.sample.defective for case in evaluation.cases if case.verdict == Verdict.REVIEW]
+    unread = [case.sample.defective for case in evaluation.cases if case.unread]
     return Tally(
         parts.defective,
         parts.escapes,
@@ -116,7 +127,10 @@ def tally(evaluation: Evaluation) -> Tally:
         clopper_pearson(parts.overkill, parts.good),
         looked_at.count(False),
         looked_at.count(True),
-        parts.errors,
+        parts.defective_errors,
+        parts.good_errors,
+        unread.count(True),
+        unread.count(False),
     )
 
 
@@ -127,17 +141,32 @@ def gates(judged: Judged) -> tuple[Gate, ...]:
 
 
 def _escape_gate(before: Tally, after: Tally) -> Gate:
-    held = after.defective > 0 and after.escapes <= before.escapes and after.escape_bound <= before.escape_bound
+    lost = (before.defective_errors, after.defective_errors)
+    unread = max(before.defective_unread, after.defective_unread)
+    measured = _measured(after.defective, lost, unread)
+    held = measured and after.escapes <= before.escapes and after.escape_bound <= before.escape_bound
     if not after.defective:
         text = "There is no defective part in the holdout, so nothing is known of escapes: add defective parts to it."
     else:
         text = (
             f"{before.escapes} of {before.defective} defective parts passed with the champion, {after.escapes} with the "
-            f"challenger. Upper bound at {_percent(CONFIDENCE)} confidence, counted on {after.escape_units} independent groups: "
-            f"{_percent(before.escape_bound)}, now {_percent(after.escape_bound)}."
+            f"challenger. {_not_judged(lost, unread)}Upper bound at {_percent(CONFIDENCE)} confidence, counted on "
+            f"{after.escape_units} independent groups: {_percent(before.escape_bound)}, now {_percent(after.escape_bound)}."
         )
-    few = _few(after.escape_units, "independent groups of defective parts", "escapes") if after.defective else ""
+    few = _few(after.escape_units, "independent groups of defective parts", "escapes") if after.escape_units else ""
     return Gate("escape_bound", "Escapes not worse", held, before.escape_bound, after.escape_bound, text, few)
+
+
+def _measured(parts: int, lost: tuple[int, int], unread: int) -> bool:
+    return lost[1] < parts and lost[1] <= lost[0] and not unread
+
+
+def _not_judged(lost: tuple[int, int], unread: int) -> str:
+    """How many parts neither passed nor were rejected, with the champion and with the challenger; "" for none."""
+    if not any(lost):
+        return ""
+    files = f"; of {unread} a file could not be read" if unread else ""
+    return f"Could not be judged, so not measured: {lost[0]} of them with the champion, {lost[1]} with the challenger{files}. "
 
 
 def _few(count: int, what: str, wrong: str) -> str:
@@ -156,21 +185,24 @@ def _percent(share: float) -> str:
 
 
 def _overkill_gate(before: Tally, after: Tally) -> Gate:
-    held = after.good > 0 and after.overkill <= before.overkill
+    lost, unread = (before.good_errors, after.good_errors), max(before.good_unread, after.good_unread)
+    held = _measured(after.good, lost, unread) and after.overkill <= before.overkill
     if not after.good:
         text = "There is no good part in the holdout, so nothing is known of overkill: add good parts to it."
     else:
         text = (
             f"{before.overkill} of {before.good} good parts were rejected or could not be judged with the champion, "
-            f"{after.overkill} with the challenger; a person had to look at {before.review_good} good parts, now at "
-            f"{after.review_good}."
+            f"{after.overkill} with the challenger. {_not_judged(lost, unread)}A person had to look at "
+            f"{before.review_good} good parts, now at {after.review_good}."
         )
-    few = _few(after.good, "good parts", "rejected ones") if after.good else ""
+    judged = after.good - after.good_errors
+    few = _few(judged, "good parts", "rejected ones") if judged else ""
     return Gate("overkill", "Overkill not worse", held, before.overkill, after.overkill, text, few)
 
 
 def _returned_gate(judged: Judged) -> Gate:
-    passed = [_passed(judged.champion_escapes), _passed(judged.challenger_escapes)]
+    passed = [_said(one, Verdict.OK) for one in (judged.champion_escapes, judged.challenger_escapes)]
+    lost = _said(judged.challenger_escapes, Verdict.ERROR)
     count, learnt = len(judged.escapes), sum(escape.learnt for escape in judged.escapes)
     if not count:
         text = "No earlier escape is known."
@@ -178,24 +210,27 @@ def _returned_gate(judged: Judged) -> Gate:
         text = (
             f"{len(passed[0])} of {count} earlier escapes pass with the champion, {len(passed[1])} with the challenger"
             + (f": {named(passed[1])}. " if passed[1] else ". ")
+            + (f"{len(lost)} could not be judged with the challenger, so not measured: {named(lost)}. " if lost else "")
             + (f"{learnt} of the {count} were learnt from." if learnt else "None of them was learnt from.")
         )
-    return Gate("returned_escapes", "No earlier escape returns", not passed[1], len(passed[0]), len(passed[1]), text)
+    held = not passed[1] and not lost
+    return Gate("returned_escapes", "No earlier escape returns", held, len(passed[0]), len(passed[1]), text)
 
 
-def _passed(evaluation: Evaluation) -> list[str]:
-    return [case.sample.name for case in evaluation.cases if case.verdict == Verdict.OK]
+def _said(evaluation: Evaluation, verdict: Verdict) -> list[str]:
+    return [case.sample.name for case in evaluation.cases if case.verdict == verdict]
 
 
 def _latency_gate(judged: Judged) -> Gate:
     before, after = judged.champion_latency, judged.challenger_latency
-    held = after.frames > 0 and after.p99_ms <= judged.deadline_ms
+    held = after.parts > 0 and after.p99_ms <= judged.deadline_ms
+    what = "frames" if after.cameras == 1 else f"parts with a frame of each of {after.cameras} cameras"
     text = (
-        f"99 of 100 frames are judged within {after.p99_ms:.1f} ms (median {after.median_ms:.1f} ms; champion "
-        f"{before.p99_ms:.1f} ms), allowed are {judged.deadline_ms:g} ms. {after.frames} frames on {after.computer}, without "
+        f"99 of 100 {what} are judged within {after.p99_ms:.1f} ms (median {after.median_ms:.1f} ms; champion "
+        f"{before.p99_ms:.1f} ms), allowed are {judged.deadline_ms:g} ms. {after.parts} timed on {after.computer}, without "
         "camera and store, whatever else the computer had to do."
     )
-    if not after.frames:
+    if not after.parts:
         text = "No frame of the holdout could be read, so the latency is not known."
     return Gate("latency", "Fast enough", held, _finite(before.p99_ms), _finite(after.p99_ms), text)
 

@@ -34,10 +34,11 @@ GOOD = "good"  # row and column of the confusion matrix
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One sample and what the model said of it."""
+    """One sample and what the model said of it; ``unread``: its picture or golden could not be read."""
 
     sample: Sample
     prediction: Prediction
+    unread: bool = False
 
     @property
     def verdict(self) -> Verdict:
@@ -52,14 +53,23 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class PartCounts:
-    """Whole parts: how many defective ones there were and how many passed as OK, and the same for good ones."""
+    """Whole parts: how many defective ones there were and how many passed as OK, and the same for good ones.
+
+    ``defective_errors`` and ``good_errors`` could not be judged: of these it is not known whether they would pass.
+    """
 
     defective: int
     escapes: int
     good: int
     overkill: int
     review: int
-    errors: int
+    defective_errors: int
+    good_errors: int
+
+    @property
+    def errors(self) -> int:
+        """Parts that could not be judged."""
+        return self.defective_errors + self.good_errors
 
 
 @dataclass(frozen=True)
@@ -93,7 +103,13 @@ class Evaluation:
         both = Counter(bad + good)
         rejected = sum(verdict in (Verdict.NG, Verdict.ERROR) for verdict in good)
         return PartCounts(
-            len(bad), bad.count(Verdict.OK), len(good), rejected, both[Verdict.REVIEW], both[Verdict.ERROR]
+            len(bad),
+            bad.count(Verdict.OK),
+            len(good),
+            rejected,
+            both[Verdict.REVIEW],
+            bad.count(Verdict.ERROR),
+            good.count(Verdict.ERROR),
         )
 
     def judged_by(self, rules: Sequence[Rule]) -> "Evaluation":
@@ -182,8 +198,8 @@ def as_json(result: Evaluation, model: LoadedModel, dataset: str) -> dict[str, A
         "accuracy": {"count": right, "of": len(scores), "threshold": result.threshold},
         "threshold_from": _origin(result),
         "limits": {rule.defect_class: [rule.ng_score, rule.review_score] for rule in result.rules},
-        "escape": _rate(parts.escapes, parts.defective),
-        "overkill": _rate(parts.overkill, parts.good),
+        "escape": _rate(parts.escapes, parts.defective, parts.defective_errors),
+        "overkill": _rate(parts.overkill, parts.good, parts.good_errors),
         "review": parts.review,
         "errors": parts.errors,
         "confusion": result.confusion(),
@@ -215,9 +231,10 @@ def _f(score: FScore) -> dict[str, float]:
     return {"f": score.f, "hits": score.hits, "false_calls": score.false_calls, "missed": score.missed}
 
 
-def _rate(events: int, trials: int) -> dict[str, Any]:
+def _rate(events: int, trials: int, errors: int) -> dict[str, Any]:
     low, high = clopper_pearson(events, trials)
-    return {"count": events, "of": trials, "rate": events / trials if trials else None, "interval_95": [low, high]}
+    rate = events / trials if trials else None
+    return {"count": events, "of": trials, "errors": errors, "rate": rate, "interval_95": [low, high]}
 
 
 def as_text(report: dict[str, Any]) -> str:
@@ -264,4 +281,5 @@ def _rate_text(rate: dict[str, Any], what: str) -> str:
     if not rate["of"]:
         return f"not measurable: 0 {what.split()[0]} parts here"
     low, high = rate["interval_95"]
-    return f"{rate['count']} of {rate['of']} {what} (95 % interval {100 * low:.2f}..{100 * high:.2f} %)"
+    errors = f"; {rate['errors']} of the {rate['of']} could not be judged" if rate["errors"] else ""
+    return f"{rate['count']} of {rate['of']} {what} (95 % interval {100 * low:.2f}..{100 * high:.2f} %){errors}"

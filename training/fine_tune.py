@@ -34,7 +34,8 @@ MOST_IMAGES_NAMED = 20_000  # in a card
 class Asked:
     """What was asked for.  Exactly one of ``minutes`` and ``epochs`` (4,000 crops) ends the training.
 
-    ``mm_per_px`` (by role), ``threads`` and ``provider`` are those of the station; ``deadline_ms``: 0 for the recipe's.
+    ``mm_per_px`` (by role), ``threads`` and ``provider`` are those of the station; ``deadline_ms``: 0 for the recipe's,
+    which is the most.
     """
 
     recipe: Path
@@ -169,6 +170,8 @@ def _with_goldens(view: View, samples: Sequence[Sample]) -> tuple[Sample, ...]:
 
 def _card(asked: Asked, old: LoadedModel, trained: Trained, taught: Dataset) -> ModelCard:
     before = old.card.trained_on
+    # A list of the new pictures alone would say that no other was learnt from.
+    unlisted = not before.images_sha256 and before.labelled_frames + before.goldens > 0
     seen = {*before.images_sha256, *(digest.image[:12] for digest in taught.digests)}
     groups = {*before.groups, *(sample.group for sample in taught.samples)}
     source = before.source.removeprefix("retrained; first ")
@@ -179,7 +182,7 @@ def _card(asked: Asked, old: LoadedModel, trained: Trained, taught: Dataset) -> 
                 dataset=taught.name,
                 dataset_version=taught.version,
                 groups=tuple(sorted(groups)) if len(groups) <= 200 else (),
-                images_sha256=tuple(sorted(seen)) if len(seen) <= MOST_IMAGES_NAMED else (),
+                images_sha256=tuple(sorted(seen)) if len(seen) <= MOST_IMAGES_NAMED and not unlisted else (),
                 labelled_frames=len(taught.samples),
                 goldens=trained.goldens,
             ),

@@ -11,7 +11,7 @@ from inspection.view import View
 from training.by_recipe import judge_all, keep_low_scores, set_rules
 from training.calibrate import Ground, calibrate_on
 from training.evaluate import Evaluation
-from training.promise import ESCAPE_WEIGHT, Wish
+from training.promise import ESCAPE_WEIGHT, Wish, in_few_digits
 
 REVIEW_WEIGHT = 0.25  # of a share of good parts that a person must look at, against the same share rejected
 DEFAULT_ESCAPE_RATE = 0.05
@@ -43,20 +43,38 @@ def choose_limits(view: View, calibration: Dataset | None, known: Sequence[str])
         side = "no defective part" if not bad else "no good part"
         return _kept(view, before, f"there is {side} among the {parts} to choose others on")
     keep_low_scores(view)
+    beyond = view.section.beyond_scores
+    ground = _ground(calibration, known, beyond)
     old = judge_all(view, calibration.samples, "limits")
-    made = calibrate_on(old, _with_limits(view.model, before), _wish(view.model.card), _ground(calibration, known))
+    made = calibrate_on(old, _with_limits(view.model, before), _wish(view.model.card), ground)
     after = _renewed(before, made.card.limits)
     set_rules(view, [rule.rule() for rule in after])
     new = judge_all(view, calibration.samples, "limits again")
     set_rules(view, [rule.rule() for rule in before])
     if after == before or _weight(new) >= _weight(old):
         return _kept(view, before, f"others were no better on the {parts} ({bad} defective)")
-    note = (
-        f"chosen anew on {parts} ({bad} defective). {made.card.calibration.statement if made.card.calibration else ''}"
-    )
+    claim = made.card.calibration
+    if claim is not None and beyond:
+        claim = _by_the_recipe(claim, new, ground.barred)
+    note = f"chosen anew on {parts} ({bad} defective). {claim.statement if claim else ''}"
     limits = _class_limits(after)
-    card = made.card.model_copy(update={"limits": limits, "threshold": _threshold(limits)})
-    return Chosen(after, card, True, note.strip())
+    update = {"limits": limits, "threshold": _threshold(limits), "calibration": claim}
+    return Chosen(after, made.card.model_copy(update=update), True, note.strip())
+
+
+def _by_the_recipe(claim: Calibration, judged: Evaluation, barred: str) -> Calibration:
+    """The calibration with the counts of the recipe's own rules: those by scores alone would say too few escapes."""
+    counts = judged.parts()
+    return claim.model_copy(
+        update={
+            "statement": f"No escape rate is claimed: {barred}. By its rules {counts.escapes} of {claim.defective} "
+            f"defective parts passed and {counts.overkill} of {claim.good} good ones were rejected.",
+            "escapes": counts.escapes,
+            "overkill": counts.overkill,
+            "review": counts.review,
+            "errors": counts.errors,
+        }
+    )
 
 
 def _kept(view: View, rules: tuple[RuleSection, ...], why: str) -> Chosen:
@@ -98,11 +116,14 @@ def _wish(card: ModelCard) -> Wish:
     return Wish(made.escape_rate, made.confidence, made.overkill_rate, count=made.counted)
 
 
-def _ground(calibration: Dataset, known: Sequence[str]) -> Ground:
+def _ground(calibration: Dataset, known: Sequence[str], beyond: Sequence[str]) -> Ground:
+    """``beyond``: what in the recipe lets findings pass whatever they score, so that limits alone prove nothing."""
     learnt = set(known)
     seen = sum(digest.image[:12] in learnt for digest in calibration.digests)
-    barred = f"{seen} of the {len(calibration.samples)} samples were seen in training" if seen else ""
-    return Ground(calibration, f"{calibration.name} {calibration.version[:12]}", barred)
+    barred = [f"{seen} of the {len(calibration.samples)} samples were seen in training"] if seen else []
+    if beyond:
+        barred.append(f"limits are proven by scores alone, and this recipe judges by more ({', '.join(beyond)})")
+    return Ground(calibration, f"{calibration.name} {calibration.version[:12]}", "; ".join(barred))
 
 
 def _renewed(rules: Sequence[RuleSection], limits: Sequence[ClassLimit]) -> tuple[RuleSection, ...]:
@@ -113,15 +134,12 @@ def _renewed(rules: Sequence[RuleSection], limits: Sequence[ClassLimit]) -> tupl
     for rule in rules:
         general, limit = old[rule.defect_class], new[rule.defect_class]
         if (rule.ng_score, rule.review_score) == (general.ng_score, general.review_score):
-            ng = _rounded(limit.ng_score)
-            review = min(limit.review_score, ng * general.review_score / general.ng_score)
-            rule = rule.model_copy(update={"ng_score": ng, "review_score": min(ng, max(LEAST_SCORE, _rounded(review)))})
+            share, review = general.review_score / general.ng_score, limit.review_score
+            if share < 1:
+                review = min(review, max(LEAST_SCORE, in_few_digits(limit.ng_score * share)))
+            rule = rule.model_copy(update={"ng_score": limit.ng_score, "review_score": review})
         made.append(rule)
     return tuple(made)
-
-
-def _rounded(score: float) -> float:
-    return float(f"{score:.4g}")
 
 
 def _weight(evaluation: Evaluation) -> float:

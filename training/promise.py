@@ -17,6 +17,7 @@ beforehand; and both promises at once have twice the error probability of one.
 
 import math
 from dataclasses import dataclass
+from decimal import ROUND_DOWN, Context
 from itertools import pairwise
 from typing import Literal
 
@@ -215,8 +216,11 @@ def choose(parts: Scores, wish: Wish, own: Limits) -> Choice:
         rejecting = np.where(elsewhere, 1.0, best)[~parts.defective]
         good = units(rejecting, parts.groups[~parts.defective], wish.count, np.maximum)
         overkill = walk_down(good, wish.overkill_rate, wish.confidence)
+    lowest = overkill.limit if overkill is not None else 0.0
     limits = tuple(
-        _limits_of(parts, index, wish, own[index], escape, overkill) if known[index] else _in_range(own[index])
+        _in_few_digits(_limits_of(parts, index, wish, own[index], escape, overkill), lowest)
+        if known[index]
+        else _in_range(own[index])
         for index in range(len(own))
     )
     if wish.review_rate is not None:
@@ -224,6 +228,18 @@ def choose(parts: Scores, wish: Wish, own: Limits) -> Choice:
     kept = overkill is not None and overkill.proven
     kept = kept and all(limit[0] > overkill.limit for limit, one in zip(limits, known, strict=True) if one and overkill)
     return Choice(limits, escape, overkill, kept, tuple(bool(one) for one in known))
+
+
+def in_few_digits(score: float) -> float:
+    """The score in four digits for people to read, never above what it was: a promise holds below its limit, not above."""
+    return float(Context(prec=4, rounding=ROUND_DOWN).create_decimal(repr(float(score))))
+
+
+def _in_few_digits(limit: tuple[float, float], lowest: float) -> tuple[float, float]:
+    """Both limits in four digits; an NG limit that would no longer be above ``lowest`` is kept to the last digit."""
+    ng, review = in_few_digits(limit[0]), in_few_digits(limit[1])
+    ng = ng if ng > lowest else limit[0]
+    return ng, ng if limit[0] == limit[1] else min(ng, review)
 
 
 def _in_range(limit: tuple[float, float]) -> tuple[float, float]:

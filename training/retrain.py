@@ -19,9 +19,10 @@ from inspection.errors import UsageError
 from inspection.images import write_whole
 from inspection.model import ModelCard, load_model
 from inspection.recipe import LoadedRecipe, lock_sha256, open_recipe, read_selftests, run_selftest, verify
+from inspection.recipe_lock import file_hashes
 from inspection.types import utc_now
 from training import challenger as made
-from training.by_recipe import judge_all, measure_latency
+from training.by_recipe import frames_beside, judge_all, measure_latency
 from training.comparison import Change, Gate, Judged, as_json, changes, gates
 from training.export import write_card
 from training.fine_tune import RUN, Asked, fine_tune
@@ -64,7 +65,8 @@ def retrain(asked: Asked) -> Outcome:
     )  # fmt: skip
     _require_classes(old.card, sides)
     _require_comparable(sides.holdout)
-    _begin(asked, champion, sides)
+    _require_timeable(champion, role, asked.deadline_ms)
+    _begin(asked, champion, role, sides)
     _tell(sides)
     path = fine_tune(asked, champion.views[role], sides)
     return _compared(asked, champion, role, sides, path)
@@ -134,14 +136,31 @@ def _require_comparable(holdout: Dataset) -> None:
             )
 
 
-def _begin(asked: Asked, champion: LoadedRecipe, sides: Sides) -> None:
-    """Claim the folder; UsageError when it holds a challenger already, or the retraining of something else."""
+def _require_timeable(champion: LoadedRecipe, role: str, deadline_ms: int) -> None:
+    """UsageError when more time is asked for than a station gives, or when a whole part cannot be timed."""
+    if deadline_ms > champion.deadline_ms:
+        raise UsageError(
+            f"--deadline-ms is {deadline_ms}, and by its recipe the station answers ERROR after {champion.deadline_ms} ms",
+            fix="give no more than that; for a longer deadline write deadline_ms into recipe.toml and seal the recipe",
+        )
+    frames_beside(champion, role)
+
+
+def _begin(asked: Asked, champion: LoadedRecipe, role: str, sides: Sides) -> None:
+    """Claim the folder; UsageError when it holds a challenger already, or the retraining of something else.
+
+    A plan without one of these keys, which an earlier version wrote, is another one: nobody knows what it was of.
+    """
     plan = {
         "recipe_sha256": champion.sha256,
+        "view": role,
         "taught": sides.taught.version,
         "calibration": sides.calibration.version if sides.calibration else "",
         "holdout": sides.holdout.version,
+        "escapes": sorted(escape.digest for escape in sides.escapes),
         "seed": asked.seed,
+        "minutes": asked.minutes,
+        "epochs": asked.epochs,
     }
     if (asked.out / _RECIPE).exists():
         raise UsageError(f"{asked.out / _RECIPE} is there already", fix="choose a new folder with -o")
@@ -149,8 +168,8 @@ def _begin(asked: Asked, champion: LoadedRecipe, sides: Sides) -> None:
     if path.is_file():
         if _read_plan(path) != plan:
             raise UsageError(
-                f"{asked.out} holds the unfinished retraining of another recipe or with other samples",
-                fix="choose a new folder with -o; to go on, give the same recipe, dataset, holdout and seed",
+                f"{asked.out} holds the unfinished retraining of another recipe or view, with other samples, or of another length",
+                fix="choose a new folder with -o; to go on, give the same recipe, view, datasets, seed and length",
             )
         return
     if asked.out.exists() and (not asked.out.is_dir() or any(asked.out.iterdir())):
@@ -176,6 +195,7 @@ def _compared(asked: Asked, champion: LoadedRecipe, role: str, sides: Sides, pat
     """Make the challenger's folder, judge by both recipes, write what came out, seal."""
     partial = asked.out / _PARTIAL
     made.copy_recipe(asked.recipe, partial)
+    _require_unchanged(asked.recipe, champion)
     model = partial / champion.views[role].section.model
     model.write_bytes(path.read_bytes())
     known = load_model(model).card.trained_on.images_sha256
@@ -200,6 +220,16 @@ def _compared(asked: Asked, champion: LoadedRecipe, role: str, sides: Sides, pat
     return Outcome(folder, held, changed)
 
 
+def _require_unchanged(recipe: Path, champion: LoadedRecipe) -> None:
+    """UsageError or ConfigError when what was copied is not the champion: much may happen while a net is trained."""
+    verify(recipe)
+    if lock_sha256(recipe) != champion.sha256:
+        raise UsageError(
+            f"another version came into force in {recipe} while this one was retrained",
+            fix="retrain the version in force, into a new folder",
+        )
+
+
 def _judged(champion: LoadedRecipe, challenger: LoadedRecipe, role: str, sides: Sides, deadline_ms: int) -> Judged:
     old, new = champion.views[role], challenger.views[role]
     escaped = [escape.sample for escape in sides.escapes]
@@ -210,8 +240,8 @@ def _judged(champion: LoadedRecipe, challenger: LoadedRecipe, role: str, sides: 
         escapes=sides.escapes,
         champion_escapes=judge_all(old, escaped, "champion, escapes"),
         challenger_escapes=judge_all(new, escaped, "challenger, escapes"),
-        champion_latency=measure_latency(old, sides.holdout),
-        challenger_latency=measure_latency(new, sides.holdout),
+        champion_latency=measure_latency(champion, role, sides.holdout),
+        challenger_latency=measure_latency(challenger, role, sides.holdout),
         deadline_ms=deadline_ms or champion.deadline_ms,
     )
 
@@ -219,9 +249,10 @@ def _judged(champion: LoadedRecipe, challenger: LoadedRecipe, role: str, sides: 
 def _facts(asked: Asked, champion: LoadedRecipe, loaded: LoadedRecipe, sides: Sides, chosen: Chosen) -> dict[str, Any]:
     return {
         "recipe_id": champion.recipe_id,
-        "champion_sha256": lock_sha256(asked.recipe),
+        "champion_sha256": champion.sha256,
         "champion_model_sha256": champion.model_sha256,
         "challenger_model_sha256": loaded.model_sha256,
+        "challenger_files": file_hashes(loaded.folder),
         "made_at": utc_now().isoformat(timespec="seconds"),
         "command": asked.command,
         "taught": {

@@ -35,7 +35,7 @@ def add_retrain(verbs: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--escapes", type=Path, metavar="DATASET",
-        help="earlier escapes, none of which may pass again (those that DATASET lists are always among them)",
+        help="earlier escapes, none of which may pass again (those that DATASET and the holdout list are always among them)",
     )  # fmt: skip
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--minutes", type=float, help=f"training time (default: {DEFAULT_MINUTES:g})")
@@ -46,8 +46,9 @@ def add_retrain(verbs: Any) -> None:
         "--station", type=Path, metavar="STATION.toml", help="judge with its threads, provider and scale_mm_per_px"
     )
     parser.add_argument(
-        "--deadline-ms", type=int, default=0, metavar="N", help="latency allowed (default: the recipe's deadline)"
-    )
+        "--deadline-ms", type=int, default=0, metavar="N",
+        help="latency allowed for a part with all its cameras (default, and the most: the recipe's deadline)",
+    )  # fmt: skip
     parser.add_argument("--key", type=Path, metavar="FILE", help="private key to sign the new version with")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="new folder")
     parser.set_defaults(func=_retrain)

@@ -16,7 +16,7 @@ from datasets.split import choose_holdout
 from inspection.errors import UsageError
 from inspection.images import read_image
 from inspection.judge import Rule
-from inspection.model import LoadedModel, Metric, ModelCard, TrainedOn, load_model
+from inspection.model import LoadedModel, Metric, ModelCard, TrainedOn, file_sha256, load_model
 from training.config import TrainConfig
 from training.curves import draw_curves
 from training.evaluate import Evaluation, as_json, as_text, evaluate
@@ -24,6 +24,7 @@ from training.export import check_parity, current_commit, export_onnx, write_car
 from training.metrics import balanced_threshold, middle_threshold
 from training.train import is_first_process
 from training.trainers import Image, Job, Trained, open_trainer
+from training.trainers.pcb import golden_files
 
 START_THRESHOLD = 0.4
 TAUGHT_LOOKED_AT = 400  # parts a first threshold is taken from where nothing is held out
@@ -131,7 +132,8 @@ def _card(config: TrainConfig, made: Trained, dataset: Dataset | None) -> ModelC
     # Without labels the frames themselves are not learnt from, only their goldens.
     frames = tuple(digests[s.name].image for s in made.taught) if not config.ignore_labels else ()
     goldens = tuple(digests[s.name].golden for s in made.taught) if made.golden_guided else ()
-    seen = sorted({digest[:12] for digest in frames + goldens if digest})
+    given = tuple(map(file_sha256, golden_files(config.goldens))) if config.goldens else ()
+    seen = sorted({digest[:12] for digest in frames + goldens + given if digest})
     return ModelCard(
         name=config.out.name,
         task=made.task,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.manifest import Dataset, open_dataset
+from datasets.manifest import Dataset, changed_files, open_dataset
 from datasets.sample import Sample
 from datasets.split import choose_holdout
 from inspection.errors import UsageError
@@ -63,26 +63,25 @@ class _Source:
 def divide(path: Path, *, holdout: Path | None, escapes: Path | None, known: Iterable[str], seed: int) -> Sides:
     """The sides of a retraining with the dataset at ``path``.
 
-    ``known``: first 12 digits of the SHA-256 of each picture that the model learnt from before.  UsageError naming the
-    samples when a side shares a group or a picture with the holdout, or when a side that is needed is empty.
+    ``known``: first 12 digits of the SHA-256 of each picture that the model learnt from before; none when nobody knows.
+    UsageError naming the samples when a side shares a group or a picture with the holdout, the files that are not those
+    a dataset was made of, or when a side that is needed is empty.
     """
-    dataset = open_dataset(path, whole=True)
+    dataset, held = _opened(path), None if holdout is None else _opened(holdout)
     _refuse_contradictions(dataset)
-    listed, undrawn = dataset.escapes, set(dataset.to_draw)
-    usable = replace_samples(dataset, [sample for sample in dataset.samples if sample.name not in undrawn])
-    source, notes = _Source(usable, listed, seed), []
+    source, notes, learnt_before = _Source(_drawn_alone(dataset), dataset.escapes, seed), [], set(known)
     learnable = source.marked("train", "")
-    if holdout is not None:
-        judged, beside, note = _given(source, open_dataset(holdout))
+    if held is not None:
+        judged, beside, note = _given(source, _drawn_alone(held))
     else:
         judged, beside, learnable, note = _from_within(source, learnable)
     notes.append(note)
     calibration, learnable, note = _calibration_side(source, learnable, beside)
-    notes.append(note)
-    if undrawn:
+    listing = [dataset] if held is None else [dataset, held]
+    notes += [note, *(_undrawn_note(one) for one in listing if one.to_draw)]
+    if not learnt_before:
         notes.append(
-            f"Nobody has drawn the defects of {len(undrawn)} escapes yet ({named(sorted(undrawn))}): they were not learnt "
-            "from, and are in the regression set."
+            "The recipe's model names no picture that it learnt from: whether the holdout is new to it was not checked."
         )
     if not learnable:
         raise UsageError(
@@ -90,8 +89,35 @@ def divide(path: Path, *, holdout: Path | None, escapes: Path | None, known: Ite
             fix="mark samples as train with `lineside data split`, and draw the defects of the escapes",
         )
     taught = source.only(learnable)
-    refuse_leaks(taught, calibration, judged, set(known))
-    return Sides(taught, calibration, judged, _escapes(dataset, listed, escapes, taught), tuple(notes))
+    refuse_leaks(taught, calibration, judged, learnt_before)
+    return Sides(taught, calibration, judged, _escapes(listing, escapes, taught), tuple(notes))
+
+
+def _opened(path: Path) -> Dataset:
+    """The whole dataset; UsageError when any of its files is missing or not the one that it was made of."""
+    dataset = open_dataset(path, whole=True)
+    changed = [str(file) for file in changed_files(dataset)]
+    if changed:
+        raise UsageError(
+            f"{len(changed)} files of dataset {dataset.name} are missing or not those it was made of: {named(changed)}",
+            fix=f"restore these files (`lineside data version {path} --verify` lists all), or make the dataset anew",
+        )
+    return dataset
+
+
+def _drawn_alone(dataset: Dataset) -> Dataset:
+    """The dataset without the escapes that nobody has drawn: by their labels they would count as good parts."""
+    undrawn = set(dataset.to_draw)
+    return replace_samples(dataset, [sample for sample in dataset.samples if sample.name not in undrawn])
+
+
+def _undrawn_note(dataset: Dataset) -> str:
+    maybe = len(dataset.unplaced_yet)
+    but = f", but for {maybe} of parts with several cameras, of which another may show the defect" if maybe else ""
+    return (
+        f"Nobody has drawn the defects of {len(dataset.to_draw)} escapes of {dataset.name} yet "
+        f"({named(sorted(dataset.to_draw))}): they were neither learnt from nor held out, and are in the regression set{but}."
+    )
 
 
 def _given(source: _Source, holdout: Dataset) -> tuple[Dataset, Dataset | None, str]:
@@ -99,7 +125,10 @@ def _given(source: _Source, holdout: Dataset) -> tuple[Dataset, Dataset | None, 
     judged = [sample for sample in holdout.samples if sample.split != "val"]
     beside = [sample for sample in holdout.samples if sample.split == "val"]
     if not judged:
-        raise UsageError(f"every sample of {holdout.name} is marked val", fix="give a holdout with samples to judge by")
+        raise UsageError(
+            f"every sample of {holdout.name} is marked val or is an escape that nobody has drawn",
+            fix="give a holdout with samples to judge by",
+        )
     aside = len(source.marked("test"))
     note = f"The holdout is the dataset {holdout.name}" + (" without its samples marked val." if beside else ".")
     note += f" {aside} samples of {source.dataset.name} marked test were left aside." if aside else ""
@@ -204,12 +233,22 @@ def named(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
-def _escapes(dataset: Dataset, listed: frozenset[str], path: Path | None, taught: Dataset) -> tuple[Escape, ...]:
-    """Every earlier escape once, whichever dataset names it."""
-    rows = [(s, d.image) for s, d in zip(dataset.samples, dataset.digests, strict=True) if s.name in listed]
+def _escapes(listing: Sequence[Dataset], path: Path | None, taught: Dataset) -> tuple[Escape, ...]:
+    """Every earlier escape once: those that the datasets list, and all of the dataset at ``path``.
+
+    One that another camera may show is none of this camera until somebody has drawn it.
+    """
+    rows = [
+        (s, d.image)
+        for one in listing
+        for s, d in zip(one.samples, one.digests, strict=True)
+        if s.name in one.escapes and s.name not in one.unplaced_yet
+    ]
     if path is not None:
-        more = open_dataset(path, whole=True)
-        rows += [(s, d.image) for s, d in zip(more.samples, more.digests, strict=True)]
+        more = _opened(path)
+        rows += [
+            (s, d.image) for s, d in zip(more.samples, more.digests, strict=True) if s.name not in more.unplaced_yet
+        ]
     learnt = {digest.image for digest in taught.digests}
-    once = {digest: sample for sample, digest in reversed(rows)}  # the dataset's own comes before that of --escapes
+    once = {digest: sample for sample, digest in reversed(rows)}  # the first that names it, for its labels
     return tuple(Escape(sample, digest, digest in learnt) for digest, sample in reversed(once.items()))

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from version_bench import challenger_of, changed_toml, gates, tree
 from inspection import cli
 from inspection.errors import ConfigError, GateNotMet, InspectionError, UsageError
 from inspection.folder_swap import copy_folder, mend, swap
+from inspection.images import read_grey, write_png
 from inspection.recipe import LOCK, lock_sha256, open_recipe, seal, verify
 from inspection.recipe_versions import find_version, history, promote, rollback, stored_versions
 from inspection.shelf import Shelf
@@ -173,6 +175,39 @@ def _wrong(**changes: object) -> Callable[[Path, Path], None]:
     return change
 
 
+def _of_an_earlier_version(challenger: Path, recipe: Path) -> None:
+    path = challenger / "comparison.json"
+    told = json.loads(path.read_text())
+    del told["challenger_files"]
+    path.write_text(json.dumps(told))
+    seal(challenger)
+
+
+def _edited_limits(challenger: Path, recipe: Path) -> None:
+    toml = (challenger / "recipe.toml").read_text(encoding="utf-8")
+    changed = re.sub(r"(ng|review)_score = [\d.]+", r"\1_score = 0.99", toml)
+    assert toml != changed
+    (challenger / "recipe.toml").write_text(changed, encoding="utf-8")
+    seal(challenger)
+
+
+def _edited_deadline(challenger: Path, recipe: Path) -> None:
+    toml = (challenger / "recipe.toml").read_text(encoding="utf-8")
+    (challenger / "recipe.toml").write_text(f"deadline_ms = 50\n{toml}", encoding="utf-8")
+    seal(challenger)
+
+
+def _edited_golden(challenger: Path, recipe: Path) -> None:
+    write_png(challenger / "golden.png", read_grey(challenger / "golden.png") // 2)
+    seal(challenger)
+
+
+def _more_files(challenger: Path, recipe: Path) -> None:
+    (challenger / "selftest").mkdir()
+    (challenger / "selftest" / "expected.json").write_text("[]")
+    seal(challenger)
+
+
 def _damaged(challenger: Path, recipe: Path) -> None:
     (challenger / "comparison.json").write_text("[" * 5000)
     seal(challenger)
@@ -217,6 +252,11 @@ REFUSED = {
     "compared another model": (_wrong(challenger_model_sha256="1" * 64), GateNotMet, "about another model"),
     "compared another recipe": (_wrong(recipe_id="other"), GateNotMet, "a version of recipe other"),
     "of another recipe": (_other_recipe, GateNotMet, "a version of recipe other"),
+    "comparison of an earlier version": (_of_an_earlier_version, GateNotMet, "does not say of which files"),
+    "limits edited after it": (_edited_limits, GateNotMet, "changed after it was compared: recipe.toml"),
+    "deadline edited after it": (_edited_deadline, GateNotMet, "changed after it was compared: recipe.toml"),
+    "golden edited after it": (_edited_golden, GateNotMet, "changed after it was compared: golden.png"),
+    "a file more after it": (_more_files, GateNotMet, "changed after it was compared: selftest/expected.json"),
     "a later form": (_wrong(schema=2), GateNotMet, "cannot be used: schema"),
     "a gate that is no gate": (_wrong(gates=[{"name": "overkill", "held": "perhaps"}]), GateNotMet, "gates.0.held"),
     "a damaged comparison": (_damaged, GateNotMet, "cannot be used"),

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 from inspection.recipe import LOCK, lock_sha256, open_recipe, seal
+from inspection.recipe_lock import file_hashes
 
 
 def gates(**held: bool) -> list[dict[str, object]]:
@@ -37,6 +38,7 @@ def challenger_of(recipe: Path, folder: Path, product: str = "newer", few: str =
         "champion_sha256": lock_sha256(recipe),
         "champion_model_sha256": loaded.model_sha256,
         "challenger_model_sha256": loaded.model_sha256,
+        "challenger_files": file_hashes(folder),
         "gates": [{**gate, "few": few} for gate in gates()],
         "changed": [],
     }

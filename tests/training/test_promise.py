@@ -16,6 +16,7 @@ from training.promise import (
     Scores,
     Wish,
     choose,
+    in_few_digits,
     middle,
     most_events,
     needed_trials,
@@ -197,9 +198,28 @@ def test_limits_are_always_such_that_a_recipe_takes_them(
     ng, low = choice.limits[0]
     RuleSection(defect_class="any", ng_score=ng, review_score=low)
     if choice.escape.proven:
+        assert low <= choice.escape.limit
         assert upper_bound(sum(score < low for score in bad), len(bad), 0.95) <= rate + 1e-9
     if choice.overkill_kept and overkill is not None:
         assert upper_bound(sum(score >= ng for score in good), len(good), 0.95) <= overkill + 1e-9
+
+
+@given(st.floats(LEAST_SCORE, MOST_SCORE))
+def test_limits_in_few_digits_are_never_above_the_proven_ones(score: float) -> None:
+    """A limit is rounded down, never up past what was proven, and one that is short already stays as it is."""
+    short = in_few_digits(score)
+    assert LEAST_SCORE <= short <= score < short * 1.001
+    assert short == in_few_digits(short) == float(f"{short:.4g}")
+
+
+def test_chosen_limits_are_short_and_proven() -> None:
+    """Four digits where that keeps both promises; an NG limit just above the good parts keeps all of its digits."""
+    bad, good = [0.98765] * 60, [0.1] * 60
+    assert (0.9876, 0.9876) == choose(one_class(bad, []), Wish(0.05), ((0.99, 0.99),)).limits[0]
+    choice = choose(one_class([0.500012] * 60, [0.500004] * 60), Wish(0.05, overkill_rate=0.05), ((0.3, 0.3),))
+    assert choice.overkill_kept
+    assert 0.500004 < choice.limits[0][0] <= 0.500012
+    assert choose(one_class(bad, good), Wish(0.05), ((0.4, 0.4),)).limits[0][0] == pytest.approx(0.75, abs=0.3)
 
 
 @given(SCORE, SCORE)

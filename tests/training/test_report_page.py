@@ -22,7 +22,7 @@ from inspection.judge import Rule, judge
 from inspection.model import Calibration, LoadedModel, ModelCard, TrainedOn
 from inspection.predict import Prediction
 from inspection.types import Detection, Region, Verdict, error_judgement
-from training.evaluate import Case, Evaluation, as_json
+from training.evaluate import Case, Evaluation, as_json, as_text
 from training.report import gallery
 from training.report.page import render, write_report
 from training.report.words import statements
@@ -181,6 +181,9 @@ def test_figures_are_those_of_the_json(mixed: Evaluation, text: str) -> None:
     """Page and JSON cannot tell different counts."""
     figures, page = figures_of(mixed), Page(text)
     assert (figures["escape"]["count"], figures["escape"]["of"]) == (3, 17)
+    for said in ("; 1 of the 17 could not be judged", "; 2 of the 19 could not be judged"):
+        assert said in page.text
+        assert said in as_text(figures)
     for rate in ("escape", "overkill"):
         low, high = (f"{100 * value:.2f}\N{NO-BREAK SPACE}%" for value in figures[rate]["interval_95"])
         assert f"{figures[rate]['count']} of {figures[rate]['of']}" in page.text

@@ -22,16 +22,19 @@ from datasets.synth.camera import CameraModel  # noqa: E402
 from datasets.synth.defects import PCB_CLASSES  # noqa: E402
 from datasets.todo import write_todo  # noqa: E402
 from inspection.cli import main as lineside  # noqa: E402
-from inspection.errors import GateNotMet, UsageError  # noqa: E402
+from inspection.errors import ConfigError, GateNotMet, UsageError  # noqa: E402
 from inspection.images import read_grey, write_png  # noqa: E402
+from inspection.model import Calibration, ClassLimit, load_model  # noqa: E402
 from inspection.promotion_gate import gate_warnings, require_gates  # noqa: E402
-from inspection.recipe import lock_sha256, open_recipe, run_selftest, verify  # noqa: E402
+from inspection.recipe import lock_sha256, open_recipe, run_selftest, seal, verify  # noqa: E402
 from inspection.recipe_lock import read_lock  # noqa: E402
 from inspection.recipe_new import Plan, ViewPlan, make_recipe  # noqa: E402
 from inspection.signing_keys import make_key, read_private_key  # noqa: E402
+from training.by_recipe import judge_all, set_rules  # noqa: E402
 from training.challenger import write_limits  # noqa: E402
+from training.export import write_card  # noqa: E402
 from training.limits import choose_limits  # noqa: E402
-from training.retrain import Asked, Outcome, as_text, retrain  # noqa: E402
+from training.retrain import Asked, Outcome, _compared, as_text, retrain  # noqa: E402
 from training.sides import divide  # noqa: E402
 
 CAMERA = CameraModel(shift_px=6, rotate_deg=0.5, scale=0.005)
@@ -61,6 +64,10 @@ def champion(demo_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
         write_png(folder / f"{name}.png", frame(seed, golden, defects)[0])
     view = ViewPlan("top", demo_recipe / "model.onnx", folder / "golden.png")
     make_recipe(Plan(folder / "board", "board", (view,), selftest=(folder / "good.png", folder / "bad.png")))
+    # Time enough for a part: how busy this machine is, is not what is tested.
+    toml = folder / "board" / "recipe.toml"
+    toml.write_text(f"deadline_ms = 60000\n{toml.read_text(encoding='utf-8')}", encoding="utf-8")
+    seal(folder / "board")
     return folder / "board"
 
 
@@ -112,8 +119,10 @@ def test_challenger_is_a_sealed_recipe_that_passes_its_own_tests(finished: Outco
     assert "0 verdict flips" in card.parity
 
 
-def test_comparison_says_what_was_compared_on_what(finished: Outcome, champion: Path, parts: Path) -> None:
-    """Versions, hashes, counts and gates stand in the file that a promotion reads, and it lets this one through."""
+def test_comparison_says_what_was_compared_on_what(
+    finished: Outcome, champion: Path, parts: Path, tmp_path: Path
+) -> None:
+    """Versions, hashes, counts and gates stand in the file that a promotion reads, and it lets this very one through."""
     told, dataset = content(finished), load_dataset(parts)
     challenger, before = open_recipe(finished.folder, threads=1), open_recipe(champion, threads=1)
     assert (1, "board", lock_sha256(champion)) == (told["schema"], told["recipe_id"], told["champion_sha256"])
@@ -125,6 +134,12 @@ def test_comparison_says_what_was_compared_on_what(finished: Outcome, champion: 
     assert all(gate["held"] for gate in told["gates"])
     assert all(isinstance(gate[who], int | float) for gate in told["gates"] for who in ("champion", "challenger"))
     require_gates(challenger, before)
+    edited = Path(shutil.copytree(finished.folder, tmp_path / "edited"))
+    toml = (edited / "recipe.toml").read_text(encoding="utf-8")
+    (edited / "recipe.toml").write_text(toml.replace("deadline_ms = 60000", "deadline_ms = 59000"), encoding="utf-8")
+    seal(edited)
+    with pytest.raises(GateNotMet, match=r"changed after it was compared: recipe\.toml\n"):
+        require_gates(open_recipe(edited, threads=1), before)
     few = {gate["name"]: gate["few"] for gate in told["gates"]}
     assert "2 independent groups of defective parts, fewer than 29" in few["escape_bound"]
     assert "4 good parts, fewer than 29" in few["overkill"]
@@ -142,6 +157,22 @@ def test_finished_folder_is_not_overwritten(finished: Outcome, champion: Path, p
     """A folder that holds a challenger takes no other one."""
     with pytest.raises(UsageError, match="is there already"):
         retrain(asked(champion, parts, finished.folder.parent))
+
+
+def test_version_that_came_into_force_meanwhile_is_not_passed_off_as_compared(
+    finished: Outcome, champion: Path, parts: Path, tmp_path: Path
+) -> None:
+    """Where another version is in force after the training, no challenger of it is made: the old one would be compared."""
+    recipe, out = Path(shutil.copytree(champion, tmp_path / "board")), tmp_path / "out"
+    before, asks = open_recipe(recipe, threads=1), asked(recipe, parts, out)
+    sides = divide(parts, holdout=None, escapes=None, known=(), seed=1)
+    out.mkdir()
+    (recipe / "recipe.toml").write_text((recipe / "recipe.toml").read_text().replace("60000", "59000"))
+    for kind, told in ((ConfigError, "recipe.toml was changed"), (UsageError, "another version came into force")):
+        with pytest.raises(kind, match=told):
+            _compared(asks, before, "top", sides, finished.folder / "model.onnx")
+        seal(recipe)
+    assert not (out / "recipe").exists()
 
 
 def test_training_that_was_over_is_not_repeated(finished: Outcome, champion: Path, parts: Path, tmp_path: Path) -> None:
@@ -166,6 +197,37 @@ def test_folder_of_another_retraining_is_refused(champion: Path, parts: Path, tm
     (tmp_path / "out" / "retrain.json").write_text('{"seed": 9}')
     with pytest.raises(UsageError, match="unfinished retraining of another"):
         retrain(asked(champion, parts, tmp_path / "out"))
+
+
+@pytest.mark.parametrize("key", ["view", "escapes", "minutes", "epochs"])
+def test_retraining_that_asks_for_something_else_does_not_go_on(
+    finished: Outcome, champion: Path, parts: Path, tmp_path: Path, key: str
+) -> None:
+    """A checkpoint of another camera, of other escapes or of another length is not gone on from, and stays as it is."""
+    out = Path(shutil.copytree(finished.folder.parent, tmp_path / "out"))
+    shutil.rmtree(out / "recipe")
+    before = (out / "run" / "checkpoint.pt").read_bytes()
+    changes = {"escapes": {"escapes": parts}, "minutes": {"minutes": 5.0}, "epochs": {"epochs": 0.007}}
+    if key == "view":
+        plan = json.loads((out / "retrain.json").read_text())
+        assert "top" == plan["view"]
+        (out / "retrain.json").write_text(json.dumps(plan | {"view": "side"}))
+    with pytest.raises(UsageError, match="unfinished retraining of another"):
+        retrain(asked(champion, parts, out, **changes.get(key, {})))
+    assert before == (out / "run" / "checkpoint.pt").read_bytes()
+
+
+def test_plan_of_an_earlier_version_is_not_gone_on_with(
+    finished: Outcome, champion: Path, parts: Path, tmp_path: Path
+) -> None:
+    """A folder whose plan does not say of which view it is may be of another one, so it is refused."""
+    out = Path(shutil.copytree(finished.folder.parent, tmp_path / "out"))
+    shutil.rmtree(out / "recipe")
+    plan = json.loads((out / "retrain.json").read_text())
+    del plan["view"]
+    (out / "retrain.json").write_text(json.dumps(plan))
+    with pytest.raises(UsageError, match="unfinished retraining of another"):
+        retrain(asked(champion, parts, out))
 
 
 def test_net_that_unlearnt_fails_its_gates_with_pictures(champion: Path, parts: Path, tmp_path: Path) -> None:
@@ -210,6 +272,7 @@ def test_gate_that_fails_is_exit_code_1_in_words(
     [
         (("--minutes", "0"), "--minutes is 0.0"),
         (("--deadline-ms", "-1"), "--deadline-ms is -1"),
+        (("--deadline-ms", "60001"), "by its recipe the station answers ERROR after 60000 ms"),
         (("--escapes", "nowhere"), "nowhere does not exist"),
         (("--view", "side"), "looks through top"),
     ],
@@ -244,7 +307,7 @@ def test_killed_retraining_leaves_no_torn_recipe_and_starts_again(champion: Path
     """A retraining that is killed in mid-training leaves no challenger; asked again, it makes a whole one."""
     out = tmp_path / "out"
     begun = subprocess.Popen(
-        [sys.executable, "-m", "inspection", *words(champion, parts, out, "--minutes", "30")],
+        [sys.executable, "-m", "inspection", *words(champion, parts, out, "--epochs", "0.04")],
         env=ONE_THREAD,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -257,7 +320,7 @@ def test_killed_retraining_leaves_no_torn_recipe_and_starts_again(champion: Path
         os.killpg(begun.pid, signal.SIGKILL)
         begun.wait(timeout=60)
     assert not (out / "recipe").exists()
-    verify(retrain(asked(champion, parts, out)).folder)
+    verify(retrain(asked(champion, parts, out, epochs=0.04)).folder)
 
 
 def test_limits_that_are_better_on_the_calibration_side_are_taken(champion: Path, parts: Path, tmp_path: Path) -> None:
@@ -275,3 +338,38 @@ def test_limits_that_are_better_on_the_calibration_side_are_taken(champion: Path
     assert "No escape rate is claimed" in chosen.note
     write_limits(folder, "top", chosen.rules)
     assert tuple(open_recipe(folder, threads=1).views["top"].section.rules) == chosen.rules
+
+
+KEEP_OUT = '\n[[views.top.rois]]\nid = "corner"\nkind = "keep_out"\nbox_px = [0, 0, 40, 40]\n'
+
+
+@pytest.mark.parametrize("beyond", ["", KEEP_OUT])
+def test_limits_are_claimed_of_a_recipe_that_judges_by_scores_alone(
+    champion: Path, parts: Path, tmp_path: Path, beyond: str
+) -> None:
+    """What is proven of limits is not said of a recipe whose keep-out passes findings that reach them."""
+    folder = Path(shutil.copytree(champion, tmp_path / "lax"))
+    model = load_model(folder / "model.onnx", threads=1)
+    limits = tuple(ClassLimit(defect_class=name, ng_score=0.98765, review_score=0.98765) for name in model.card.classes)
+    wish = Calibration(
+        statement="", dataset="d", dataset_version="1", confidence=0.6, counted="parts", defective=2, escapes=0,
+        escape_rate=0.5, good=2, overkill=0,
+    )  # fmt: skip
+    write_card(folder / "model.onnx", model.card.model_copy(update={"limits": limits, "calibration": wish}))
+    view = ViewPlan("top", folder / "model.onnx", champion / "golden.png")
+    make_recipe(Plan(tmp_path / "board", "board", (view,)))
+    text = (tmp_path / "board" / "recipe.toml").read_text() + beyond
+    (tmp_path / "board" / "recipe.toml").write_text(text)
+    opened = open_recipe(tmp_path / "board", threads=1).views["top"]
+    assert {0.98765} == {rule.ng_score for rule in opened.section.rules}  # not rounded up past what the card has
+    side = divide(parts, holdout=None, escapes=None, known=(), seed=1).calibration
+    chosen = choose_limits(opened, side, ())
+    claim = chosen.card.calibration
+    assert chosen.new
+    assert claim is not None
+    assert (claim.escape_bound, bool(chosen.card.escape_bound)) == ((None, False) if beyond else (0.5, True))
+    assert ("judges by more (the keep-out corner). By its rules" in claim.statement) == bool(beyond)
+    if side is not None:
+        set_rules(opened, [rule.rule() for rule in chosen.rules])
+        counts = judge_all(opened, side.samples, "again").parts()
+        assert (counts.escapes, counts.overkill) == (claim.escapes, claim.overkill)

@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason='needs torch: pip install "lineside[train]"')
 
-from datasets.manifest import Dataset, Digest, Origin, make_dataset, write_dataset  # noqa: E402
+from datasets.manifest import Dataset, Digest, Origin, load_dataset, make_dataset, write_dataset  # noqa: E402
 from datasets.sample import LabelledBox, Sample, Split  # noqa: E402
-from datasets.todo import write_todo  # noqa: E402
+from datasets.todo import TODO, write_todo  # noqa: E402
 from inspection.errors import ConfigError, UsageError  # noqa: E402
 from inspection.images import read_image, write_png  # noqa: E402
 from inspection.inspect_frame import Inspection  # noqa: E402
-from inspection.model import LoadedModel, load_model  # noqa: E402
+from inspection.model import LoadedModel, TrainedOn, load_model  # noqa: E402
 from inspection.predict import Prediction  # noqa: E402
+from inspection.recipe import open_recipe  # noqa: E402
 from inspection.recipe_config import load_recipe  # noqa: E402
 from inspection.types import Detection, Judgement, Reason, Region, Verdict  # noqa: E402
 from training.by_recipe import Latency  # noqa: E402
@@ -26,11 +27,12 @@ from training.challenger import write_limits  # noqa: E402
 from training.comparison import Judged, as_json, changes, gates  # noqa: E402
 from training.evaluate import Case, Evaluation  # noqa: E402
 from training.export import export_onnx  # noqa: E402
-from training.fine_tune import emphasised, false_calls  # noqa: E402
+from training.fine_tune import Asked, _card, emphasised, false_calls  # noqa: E402
 from training.graphs import DetectGraph, PartGraph  # noqa: E402
 from training.models.detect_net import DetectNet  # noqa: E402
 from training.models.part_net import PartNet  # noqa: E402
 from training.norms import norms_of, settled  # noqa: E402
+from training.report.comparison import write_comparison_page  # noqa: E402
 from training.sides import Escape, divide, refuse_leaks  # noqa: E402
 from training.start import open_start, product_of  # noqa: E402
 
@@ -129,6 +131,81 @@ def test_undrawn_escape_is_not_learnt_from_but_watched(tmp_path: Path) -> None:
     assert any("s2" in note for note in sides.notes)
 
 
+def test_escape_that_another_camera_may_show_is_no_escape_of_this_one(tmp_path: Path) -> None:
+    """Of a part with several cameras it is neither learnt from nor watched until it is drawn, wherever it is listed."""
+    rows = [sample(tmp_path, n, f"g{n}", "train" if n < 4 else "test", bad=n == 1) for n in range(6)]
+    path = dataset(tmp_path, rows)
+    write_todo(path, ["s1", "s2", "s3"], unplaced=["s1", "s2"])
+    assert ((path / TODO).read_text(encoding="utf-8")).count("unplaced") == 1
+    for escapes in (None, path):
+        sides = divide(path, holdout=None, escapes=escapes, known=(), seed=1)
+        assert {"s0", "s1"} == {s.name for s in sides.taught.samples}
+        watched = {e.sample.name for e in sides.escapes}
+        assert {"s1", "s3"} <= watched
+        assert "s2" not in watched
+        assert any("but for 1 of parts with several cameras" in note for note in sides.notes)
+
+
+def test_escapes_that_the_holdout_lists_are_watched_too(tmp_path: Path) -> None:
+    """No escape is left out: those of the holdout are in the regression set, and one that nobody has drawn is no good part."""
+    taught = dataset(tmp_path, [sample(tmp_path, n, f"g{n}", "train", bad=n == 1) for n in range(4)])
+    write_todo(taught, ["s1"])
+    held = dataset(tmp_path, [sample(tmp_path, n, f"h{n}", bad=n == 11) for n in range(10, 14)], "held")
+    write_todo(held, ["s11", "s12"])
+    sides = divide(taught, holdout=held, escapes=None, known=(), seed=1)
+    assert {("s1", True), ("s11", False), ("s12", False)} == {(e.sample.name, e.learnt) for e in sides.escapes}
+    assert ["s10", "s11", "s13"] == [one.name for one in sides.holdout.samples]
+    assert any("1 escapes of held yet (s12): they were neither learnt" in note for note in sides.notes)
+
+
+@pytest.mark.parametrize("which", ["parts", "held", "escaped"])
+def test_pictures_that_are_not_those_of_the_dataset_are_refused(tmp_path: Path, which: str) -> None:
+    """What was exchanged or deleted since a dataset was made is named: its version says nothing about such pictures."""
+    paths = {
+        name: dataset(tmp_path, [sample(tmp_path, first + n, f"{name}{n}", bad=n == 1) for n in range(3)], name)
+        for name, first in (("parts", 0), ("held", 10), ("escaped", 20))
+    }
+    divide(paths["parts"], holdout=paths["held"], escapes=paths["escaped"], known=(), seed=1)
+    exchanged, deleted, _ = load_dataset(paths[which]).samples
+    exchanged.image.write_bytes((tmp_path / "1.png").read_bytes() + b"!")
+    deleted.image.unlink()
+    with pytest.raises(UsageError, match=f"2 files of dataset {which} are missing .*{exchanged.image.name}"):
+        divide(paths["parts"], holdout=paths["held"], escapes=paths["escaped"], known=(), seed=1)
+
+
+@pytest.mark.parametrize("known", [(), ("ab" * 6,)])
+def test_champion_that_names_no_pictures_is_said(tmp_path: Path, known: tuple[str, ...]) -> None:
+    """Where nobody knows what the champion learnt from, the comparison says that the holdout was not checked against it."""
+    path = dataset(tmp_path, [sample(tmp_path, n, f"g{n}", "test" if n == 2 else "train") for n in range(3)])
+    notes = divide(path, holdout=None, escapes=None, known=known, seed=1).notes
+    assert any("whether the holdout is new to it was not checked" in note for note in notes) == (not known)
+
+
+LISTED, UNLISTED = ("ab" * 6,), ()
+
+
+@pytest.mark.parametrize(
+    ("images", "frames", "goldens", "known"),
+    [
+        (LISTED, 1, 0, True),
+        (UNLISTED, 25_000, 0, False),  # too many for a card
+        (UNLISTED, 0, 25_000, False),
+        (UNLISTED, 0, 0, True),  # from generated boards alone: there was no picture to name
+    ],
+)
+def test_card_names_all_pictures_or_none(
+    demo_model: LoadedModel, tmp_path: Path, images: tuple[str, ...], frames: int, goldens: int, known: bool
+) -> None:
+    """A retrained card never names the new pictures alone, as if the champion had learnt from no others."""
+    seen = TrainedOn(source="some", images_sha256=images, labelled_frames=frames, goldens=goldens)
+    old = LoadedModel(demo_model.path, demo_model.card.model_copy(update={"trained_on": seen}), "0" * 64, None)  # type: ignore[arg-type]
+    taught = load_dataset(dataset(tmp_path, [sample(tmp_path, 1, "g1", "train")]))
+    trained = SimpleNamespace(goldens=0, trainer="lineside net, trained from scratch", trained_s=60.0)
+    card = _card(Asked(Path("r"), Path("d"), Path("o")), old, trained, taught)  # type: ignore[arg-type]
+    wanted = tuple(sorted({*images, taught.digests[0].image[:12]})) if known else ()
+    assert wanted == card.trained_on.images_sha256
+
+
 @pytest.mark.parametrize(("number", "group", "told"), [(9, "g1", "share a group"), (1, "other", "same pictures")])
 def test_holdout_that_leaks_is_refused(tmp_path: Path, number: int, group: str, told: str) -> None:
     """A holdout that shares a group or a picture with what is learnt from proves nothing; its samples are named."""
@@ -155,13 +232,13 @@ def test_holdout_that_the_champion_learnt_from_is_refused(tmp_path: Path) -> Non
 
 
 def evaluation(card: object, verdicts: str, samples: tuple[Sample, ...]) -> Evaluation:
-    """One case a letter: o OK, n NG, r REVIEW, e ERROR."""
-    of = {"o": Verdict.OK, "n": Verdict.NG, "r": Verdict.REVIEW, "e": Verdict.ERROR}
+    """One case a letter: o OK, n NG, r REVIEW, e ERROR, u ERROR because a file could not be read."""
+    of = {"o": Verdict.OK, "n": Verdict.NG, "r": Verdict.REVIEW, "e": Verdict.ERROR, "u": Verdict.ERROR}
     cases = []
     for letter, one in zip(verdicts, samples, strict=True):
         reasons = () if letter == "o" else (Reason("rule", "a reason", ()),)
         seen = Inspection(Judgement(of[letter], reasons), (), ())
-        cases.append(Case(one, Prediction(one.name, seen, 1.0)))
+        cases.append(Case(one, Prediction(one.name, seen, 1.0), unread=letter == "u"))
     return Evaluation(card, tuple(cases), (), 0)  # type: ignore[arg-type]
 
 
@@ -204,11 +281,52 @@ ALL = {"escape_bound", "overkill", "returned_escapes", "latency"}
         (compared("gd", "on", "on", escapes=("on", "no")), {"returned_escapes"}),
         (compared("gd", "on", "on", escapes=("oo", "nr")), set()),
         (compared("gd", "on", "on", p99=10.1), {"latency"}),
+        (compared("ggdd", "oonn", "oone"), {"escape_bound"}),  # one that could not be judged might have passed
+        (compared("ggdd", "oone", "oone"), set()),
+        (compared("ggdd", "oone", "oonn"), set()),
+        (compared("ggdd", "ooee", "ooee"), {"escape_bound"}),  # none was measured
+        (compared("ggdd", "oonu", "oonu"), {"escape_bound"}),
+        (compared("ggdd", "nnnn", "oenn"), {"overkill"}),
+        (compared("ggdd", "eenn", "eenn"), {"overkill"}),
+        (compared("gggdd", "ouonn", "ouonn"), {"overkill"}),
+        (compared("gd", "on", "on", escapes=("n", "e")), {"returned_escapes"}),
+        (compared("gd", "on", "on", escapes=("e", "u")), {"returned_escapes"}),
+        (compared("gd", "on", "on", escapes=("e", "n")), set()),
     ],
 )
 def test_gates_hold_only_when_nothing_is_worse(judged: Judged, failed: set[str]) -> None:
     """Each gate fails for what it stands for, and what cannot be measured is not held."""
     assert ALL - failed == held(judged)
+
+
+@given(st.text("onre", min_size=8, max_size=8), st.text("onre", min_size=8, max_size=8))
+def test_escapes_hold_only_on_parts_that_were_judged(before: str, after: str) -> None:
+    """Whatever the verdicts are, no fewer defective parts are judged and none more passes, or the gate does not hold."""
+    if "escape_bound" in held(compared("dddddddd", before, after)):
+        assert after.count("e") <= before.count("e")
+        assert after.count("e") < len(after)
+        assert after.count("o") <= before.count("o")
+
+
+def test_parts_that_could_not_be_judged_are_said(demo_recipe: Path, tmp_path: Path) -> None:
+    """How many parts neither recipe nor the new one could judge stands in the gates, in the file and on the page."""
+    judged = compared("ggdddd", "oonnne", "oonueu", escapes=("n", "e"))
+    told = {gate.name: gate.text for gate in gates(judged)}
+    lost = "Could not be judged, so not measured: 1 of them with the champion, 3 with the challenger; of 2 a file could not"
+    assert lost in told["escape_bound"]
+    assert "not measured" not in told["overkill"]
+    assert "1 could not be judged with the challenger, so not measured: e0" in told["returned_escapes"]
+    facts = {
+        "recipe_id": "r", "champion_sha256": "1", "champion_model_sha256": "2", "challenger_model_sha256": "3",
+        "made_at": "2026-01-01T00:00:00+00:00", "command": "", "sides": [], "selftests_changed": [],
+        "taught": {"dataset": "parts", "version": "4", "parts": 1, "defective": 0}, "limits": {"note": ""},
+    }  # fmt: skip
+    found, view = changes(judged), open_recipe(demo_recipe, threads=1).views["top"]
+    content = as_json(judged, gates(judged), found, facts)
+    write_comparison_page(tmp_path / "page.html", judged, gates(judged), found, content, (view, view))
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert lost in page
+    assert "3 defective, 0 good; of 2 a file could not be read" in page
 
 
 @given(st.text("on", min_size=8, max_size=8), st.text("on", min_size=8, max_size=8))

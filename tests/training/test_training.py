@@ -20,7 +20,7 @@ from datasets.synth.camera import CameraModel  # noqa: E402
 from datasets.synth.defects import PCB_CLASSES, DefectStyle  # noqa: E402
 from inspection.errors import ModelError, UsageError  # noqa: E402
 from inspection.images import read_image, write_png  # noqa: E402
-from inspection.model import ModelCard, load_model  # noqa: E402
+from inspection.model import ModelCard, file_sha256, load_model  # noqa: E402
 from inspection.predict import Request, card_criteria, predict  # noqa: E402
 from training.augment import frame_photometry, turn  # noqa: E402
 from training.config import TrainConfig  # noqa: E402
@@ -219,12 +219,13 @@ def test_run_that_cannot_start_says_why(
 
 
 def test_goldens_alone_are_enough(tmp_path: Path) -> None:
-    """From one golden picture, without any label, comes a model whose card says so."""
+    """From one golden picture, without any label, comes a model whose card says so, and names the picture."""
     write_png(tmp_path / "golden.png", board())
     run_training(replace(config(tmp_path / "run", None, 2), goldens=tmp_path / "golden.png"))
     card = card_of(tmp_path / "run")
     assert "golden images" in card.trained_on.source
     assert (card.trained_on.labelled_frames, card.trained_on.goldens) == (0, 1)
+    assert (file_sha256(tmp_path / "golden.png")[:12],) == card.trained_on.images_sha256
     assert "not calibrated" in card.threshold_from
 
 

@@ -97,7 +97,7 @@ def _figures(judged: Judged) -> list[FigureRow]:
         ("Overkill: good parts rejected or not judged", [_overkill(one) for one in both]),
         ("Good parts that a person must look at", [_share(one.review_good, one.good) for one in both]),
         ("Defective parts that a person must look at", [_share(one.review_defective, one.defective) for one in both]),
-        ("Parts that could not be judged", [(f"{one.errors} of {one.defective + one.good}", "") for one in both]),
+        ("Parts that could not be judged", [_errors(one) for one in both]),
     ]
     return [FigureRow(name, *champion, *challenger) for name, (champion, challenger) in rows]
 
@@ -118,6 +118,15 @@ def _overkill(one: Tally) -> Row:
         return "not measurable", "no good part in the holdout"
     low, high = one.overkill_interval
     return f"{one.overkill} of {one.good}", f"95 % interval {percent(low)} to {percent(high)}"
+
+
+def _errors(one: Tally) -> Row:
+    unread = one.defective_unread + one.good_unread
+    files = f"; of {unread} a file could not be read" if unread else ""
+    return (
+        f"{one.errors} of {one.defective + one.good}",
+        f"{one.defective_errors} defective, {one.good_errors} good{files}",
+    )
 
 
 def _share(count: int, of: int) -> Row:
@@ -163,6 +172,6 @@ def _not_covered(judged: Judged, content: dict[str, Any]) -> list[str]:
             f"{content['escapes']['learnt']} earlier escapes were learnt from: that they are caught now shows that they were "
             "learnt, not that others like them are found."
         )
-    if judged.challenger_latency.frames:
+    if judged.challenger_latency.parts:
         said.append("The latency is that of this computer, without camera and store; the station measures its own.")
     return said

@@ -79,6 +79,7 @@ def _rate(name: str, rate: dict[str, Any], kind: str, means: str) -> Figure:
         return Figure(name, NOT_MEASURABLE, f"there is no {kind} part here", means)
     low, high = rate["interval_95"]
     between = f"{percent(rate['rate'])}; 95\N{NO-BREAK SPACE}% interval {percent(low)} to {percent(high)}"
+    between += f"; {rate['errors']} of the {rate['of']} could not be judged" if rate["errors"] else ""
     return Figure(name, f"{rate['count']} of {rate['of']}", between, means)
 
 

@@ -70,7 +70,7 @@ def make_supply(
     pairs: tuple[Pair, ...] = ()
     goldens: tuple[Image, ...] = ()
     if config.goldens is not None:
-        goldens, shares = _read_goldens(config.goldens), (0.0, 0.85, 0.15)
+        goldens, shares = tuple(map(load_grey, golden_files(config.goldens))), (0.0, 0.85, 0.15)
     elif taught:
         places = false_calls or {}
         loaded = tuple(replace(load_pair(s, classes), places=places.get(s.name, ())) for s in taught)
@@ -106,14 +106,15 @@ def _registered(pair: Pair) -> Pair:
     return replace(pair, golden=lay_over(pair.golden, pair.frame, matrix, window))
 
 
-def _read_goldens(folder: Path) -> tuple[Image, ...]:
+def golden_files(folder: Path) -> tuple[Path, ...]:
+    """The golden images below a folder, or the one file that is given; UsageError when there is none."""
     if folder.is_file():
-        return (load_grey(folder),)
+        return (folder,)
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     named = [path for path in files if is_golden(path)]  # a folder of pairs: take the goldens only
     if not files:
         raise UsageError(f"{folder} holds no golden image", fix=f"known suffixes: {', '.join(IMAGE_SUFFIXES)}")
-    return tuple(load_grey(path) for path in named or files)
+    return tuple(named or files)
 
 
 def _mostly_two_levels(goldens: tuple[Image, ...]) -> bool:
