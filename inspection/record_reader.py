@@ -40,7 +40,7 @@ class Heading:
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """What counting needs of a record.  ``record`` is there for those that are not OK."""
+    """What counting needs of a record.  ``record`` is there for those that are not OK, but for an ``unreadable`` one."""
 
     rowid: int
     lot: str
@@ -48,6 +48,7 @@ class Outline:
     judged_at: datetime
     record: Record | None
     simulated: bool = False
+    unreadable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,19 +140,27 @@ class RecordReader:
     def _outlines(self, where: str, *values: Value) -> list[Outline]:
         sql = f"""SELECT rowid, lot, verdict, judged_at, CASE WHEN verdict = 1 THEN NULL ELSE json END, {SIMULATED}
                   FROM records WHERE {where} ORDER BY rowid DESC LIMIT ?"""
-        return [
-            Outline(
-                int(rowid), lot, Verdict(verdict), datetime.fromisoformat(at),
-                None if text is None else read_record(rowid, text, None, self.path), bool(simulated),
-            )
-            for rowid, lot, verdict, at, text, simulated in self.rows(sql, values)
-        ]  # fmt: skip
+        found = []
+        for rowid, lot, verdict, at, text, simulated in self.rows(sql, values):
+            record = None if text is None else self._readable(rowid, text, None)
+            unreadable = isinstance(record, UnreadableRecord)
+            found.append(
+                Outline(
+                    int(rowid), lot, Verdict(verdict), datetime.fromisoformat(at),
+                    None if isinstance(record, UnreadableRecord) else record, bool(simulated), unreadable,
+                )
+            )  # fmt: skip
+        return found
 
-    def rejected_before(self, rowid: int, recipe_id: str, limit: int, *, span: int) -> list[tuple[int, Record]]:
-        """NG and REVIEW records of a recipe among the ``span`` records before a row, newest first."""
+    def rejected_before(
+        self, rowid: int, recipe_id: str, limit: int, *, span: int
+    ) -> list[tuple[int, Record | UnreadableRecord]]:
+        """NG and REVIEW records of a recipe among the ``span`` records before a row, newest first, with the error in place
+        of one that cannot be read.
+        """
         where = """records.rowid < ? AND records.rowid >= ? AND recipe_id = ? AND verdict IN (2, 3)
                    ORDER BY records.rowid DESC LIMIT ?"""
-        return self._records(where, rowid, rowid - span, recipe_id, _some(limit))
+        return self._each(where, rowid, rowid - span, recipe_id, _some(limit))
 
     def span_rows(self, span: Span) -> tuple[int, int]:
         """The lowest and the highest row number of the records in a span; (0, -1) when there are none."""
@@ -178,18 +187,23 @@ class RecordReader:
         """``after``, with the error in place of a record that cannot be read."""
         return self._each("records.rowid > ? ORDER BY records.rowid LIMIT ?", rowid, _some(limit))
 
+    def readable_before(self, rowid: int, limit: int) -> list[tuple[int, Record | UnreadableRecord]]:
+        """``before``, with the error in place of a record that cannot be read."""
+        return self._each("records.rowid < ? ORDER BY records.rowid DESC LIMIT ?", rowid, _some(limit))
+
     def readable_by_serial(self, serial: str, limit: int) -> list[tuple[int, Record | UnreadableRecord]]:
         """``by_serial``, with the error in place of a record that cannot be read."""
         return self._each("serial = ? ORDER BY records.rowid DESC LIMIT ?", serial, _some(limit))
 
     def _each(self, where: str, *values: Value) -> list[tuple[int, Record | UnreadableRecord]]:
-        found: list[tuple[int, Record | UnreadableRecord]] = []
-        for rowid, text, late in self.rows(f"{WITH_LATE} WHERE {where}", values):
-            try:
-                found.append((int(rowid), read_record(rowid, text, late, self.path)))
-            except UnreadableRecord as error:
-                found.append((int(rowid), error))
-        return found
+        rows = self.rows(f"{WITH_LATE} WHERE {where}", values)
+        return [(int(rowid), self._readable(rowid, text, late)) for rowid, text, late in rows]
+
+    def _readable(self, rowid: int, text: str, late: str | None) -> Record | UnreadableRecord:
+        try:
+            return read_record(rowid, text, late, self.path)
+        except UnreadableRecord as error:
+            return error
 
     def lies_in(self, rowid: int, span: Span) -> bool:
         """Whether the columns of a row lie in a span, whatever its text says."""

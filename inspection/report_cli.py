@@ -98,7 +98,7 @@ def _shift(text: str, starts: Sequence[str]) -> tuple[datetime, datetime]:
 def _print_summary(report: "Report") -> None:
     from inspection.report.wording import Wording
 
-    words = Wording("en", report.utc_offset)
+    words = Wording("en", report.zone)
     tally = report.totals.tally
     print(
         f"station {report.station_id}: {counted(tally.parts, 'parts')}, OK {tally.ok}, NG {tally.ng}, REVIEW {tally.review}, "

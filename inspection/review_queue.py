@@ -2,10 +2,12 @@
 
 NG and REVIEW parts wait, and the OK parts that are drawn at random and left a picture.  ERROR parts do not: nothing was
 judged there, so there is nothing to confirm; they are inspected again.  REVIEW comes before NG before the drawn ones, the
-oldest first; a part that somebody was unsure about comes last, and never to that person again.
+oldest first; a part that somebody was unsure about comes last, and never to that person again.  A drawn part without a
+picture is not offered: nobody could see that it is good.  It is counted instead.
 
 A part is held by a lease that its page renews.  It is free again when the page lets go, when it was decided, or when the
-lease ends because the browser is gone.
+lease ends because the browser is gone.  A part that cannot be shown is held by nobody for a lease, so that it holds up
+no other, and is tried again when that ends.
 """
 
 import logging
@@ -17,13 +19,19 @@ from dataclasses import dataclass
 from inspection.evidence import SKIPPED, is_sampled
 from inspection.log import event
 from inspection.record_reader import MOST, Heading, RecordReader
-from inspection.reviews import ReviewStore
+from inspection.reviews import DRAWN_RANK, LEFT_OUT, ReviewStore
+from inspection.store import UnreadableRecord
 from inspection.types import Verdict
 
 LEASE_S = 120.0
 SLACK_S = 10.0  # by which the clock may be set back without a lease being lost
 LOOK_S = 0.2  # how long a request may look through new records; a long backlog is taken over in several
-_RANK = {Verdict.REVIEW: 0, Verdict.NG: 1, Verdict.OK: 2}
+UNREADABLE, NO_PICTURE = "unreadable", "no-picture"  # why a part is not shown now
+_NOBODY = ""  # holds what is not shown now
+_RANK = {Verdict.REVIEW: 0, Verdict.NG: 1, Verdict.OK: DRAWN_RANK}
+_SHOWN = f"""done = 0 AND NOT EXISTS
+             (SELECT 1 FROM claims WHERE claims.record_id = waiting.record_id AND person = '{_NOBODY}'
+              AND until > ? AND until <= ?)"""
 _OPEN = """FROM waiting WHERE done = 0
            AND NOT EXISTS (SELECT 1 FROM claims WHERE claims.record_id = waiting.record_id)
            AND (unsure = 0 OR NOT EXISTS
@@ -32,12 +40,18 @@ _OPEN = """FROM waiting WHERE done = 0
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many parts wait.  ``held`` of them are on other screens, ``for_others`` were unsure to this person."""
+    """How many parts wait.  ``held`` of them are on other screens, ``for_others`` were unsure to this person.
+
+    Beyond those: ``unreadable`` are the records that wait and cannot be read, ``no_picture`` counts drawn OK parts without
+    a picture.
+    """
 
     waiting: int
     held: int
     for_others: int
     caught_up: bool  # false while older records are still being looked through
+    unreadable: tuple[str, ...] = ()
+    no_picture: int = 0
 
 
 class ReviewQueue:
@@ -110,22 +124,42 @@ class ReviewQueue:
     def counts(self, person: str, seat: str = "") -> Counts:
         """How many parts wait, for everybody and for this person's seat."""
         now = self._now()
+        latest = now + LEASE_S + SLACK_S
         waiting, for_others = self.reviews.rows(
-            """SELECT count(*), coalesce(sum(unsure > 0 AND EXISTS (SELECT 1 FROM reviews
-                      WHERE reviews.record_id = waiting.record_id AND reviewer = ?)), 0)
-               FROM waiting WHERE done = 0""",
-            (person,),
+            f"""SELECT count(*), coalesce(sum(unsure > 0 AND EXISTS (SELECT 1 FROM reviews
+                       WHERE reviews.record_id = waiting.record_id AND reviewer = ?)), 0)
+                FROM waiting WHERE {_SHOWN}""",
+            (person, now, latest),
         )[0]
-        held = self.reviews.rows(
-            """SELECT count(*) FROM claims JOIN waiting USING (record_id)
-               WHERE done = 0 AND (person <> ? OR seat <> ?) AND until > ? AND until <= ?""",
-            (person, seat, now, now + LEASE_S + SLACK_S),
-        )[0][0]
-        return Counts(int(waiting), int(held), int(for_others), self._caught_up)
+        claims = self.reviews.rows(
+            """SELECT record_id, person, seat FROM claims JOIN waiting USING (record_id)
+               WHERE done = 0 AND until > ? AND until <= ? ORDER BY row""",
+            (now, latest),
+        )
+        held = sum(holder != _NOBODY and (holder, of) != (person, seat) for _, holder, of in claims)
+        aside = [(record_id, why) for record_id, holder, why in claims if holder == _NOBODY]
+        left_out = self.reviews.rows("SELECT count(*) FROM waiting WHERE done = ?", (LEFT_OUT,))[0][0]
+        return Counts(
+            int(waiting), held, int(for_others), self._caught_up,
+            unreadable=tuple(record_id for record_id, why in aside if why == UNREADABLE),
+            no_picture=int(left_out) + sum(why == NO_PICTURE for _, why in aside),
+        )  # fmt: skip
+
+    def set_aside(self, record_id: str, why: str) -> None:
+        """Hold a part that cannot be shown now (``UNREADABLE`` or ``NO_PICTURE``) for nobody, until it is tried again."""
+        with self.reviews.transaction() as database:
+            _hold(database, record_id, _NOBODY, why, self._now() + LEASE_S)
+
+    def leave_out(self, record_id: str) -> None:
+        """Count a drawn part among those without a picture for good: retention deleted its pictures."""
+        with self.reviews.transaction() as database:
+            database.execute("UPDATE waiting SET done = ? WHERE record_id = ? AND done = 0", (LEFT_OUT, record_id))
+            database.execute("DELETE FROM claims WHERE record_id = ?", (record_id,))
 
     def is_sample(self, record_id: str) -> bool:
         """Whether a part waits because it was drawn among the OK ones."""
-        return bool(self.reviews.rows("SELECT 1 FROM waiting WHERE record_id = ? AND rank = 2", (record_id,)))
+        sql = "SELECT 1 FROM waiting WHERE record_id = ? AND rank = ?"
+        return bool(self.reviews.rows(sql, (record_id, DRAWN_RANK)))
 
     def forget(self, record_id: str) -> None:
         """Take a part out of the queue whose record is not in the store; nobody decided it, so it is not marked as done."""
@@ -155,33 +189,35 @@ class ReviewQueue:
                 event("review.other_store", level=logging.WARNING, last_seen=seen)
 
     def _take_over(self, start: int, headings: Sequence[Heading]) -> None:
-        wanted = [heading for heading in headings if heading.verdict in (Verdict.NG, Verdict.REVIEW)]
-        wanted += self._drawn(headings)
+        wanted = [(heading, 0) for heading in headings if heading.verdict in (Verdict.NG, Verdict.REVIEW)]
+        wanted += [(heading, 0 if pictured else LEFT_OUT) for heading, pictured in self._drawn(headings)]
         last = headings[-1]
         with self.reviews.transaction() as database:
             seen = database.execute("SELECT row FROM seen").fetchone()
             if start and (seen is None or int(seen[0]) != start):
                 return  # another program was faster
-            for heading in wanted:
+            for heading, done in wanted:
                 database.execute(
-                    "INSERT OR IGNORE INTO waiting (record_id, row, rank) VALUES (?, ?, ?)",
-                    (heading.record_id, heading.rowid, _RANK[heading.verdict]),
+                    "INSERT OR IGNORE INTO waiting (record_id, row, rank, done) VALUES (?, ?, ?, ?)",
+                    (heading.record_id, heading.rowid, _RANK[heading.verdict], done),
                 )
                 self.reviews.settle(database, heading.record_id)
             database.execute("INSERT OR REPLACE INTO seen VALUES (1, ?, ?)", (last.rowid, last.record_id))
 
-    def _drawn(self, headings: Sequence[Heading]) -> list[Heading]:
-        """The OK parts that were drawn and have a picture to look at."""
+    def _drawn(self, headings: Sequence[Heading]) -> list[tuple[Heading, bool]]:
+        """The OK parts that were drawn, and whether they were given a picture to look at."""
         drawn = [one for one in headings if one.verdict == Verdict.OK and is_sampled(one.record_id, self._ok_share)]
-        pictured = [one for one in drawn if self._has_picture(one.record_id)]
-        if len(pictured) < len(drawn):
-            event(
-                "review.no_picture", level=logging.WARNING, drawn=len(drawn), without_picture=len(drawn) - len(pictured)
-            )
-        return pictured
+        told = [(one, self._has_picture(one.record_id)) for one in drawn]
+        without = sum(not pictured for _, pictured in told)
+        if without:
+            event("review.no_picture", level=logging.WARNING, drawn=len(drawn), without_picture=without)
+        return told
 
     def _has_picture(self, record_id: str) -> bool:
-        record = self.reader.find(record_id)
+        try:
+            record = self.reader.find(record_id)
+        except UnreadableRecord:
+            return True  # it waits, and is counted as unreadable when it is asked for
         return record is not None and record.evidence != "" and not record.evidence.startswith(SKIPPED)
 
 

@@ -6,7 +6,7 @@ A decision carries a key that was made where it was taken, so that it may be sen
 
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -57,6 +57,7 @@ MIGRATIONS = (
     CREATE INDEX claims_by_seat ON claims (person, seat);
     """,
     CHAIN_SQL,
+    "ALTER TABLE reviews ADD COLUMN drawn INTEGER CHECK (drawn IN (0, 1));",  # NULL: from before it was noted
 )
 REVIEWS = Kind(
     "file of reviews",
@@ -65,6 +66,8 @@ REVIEWS = Kind(
 )
 MARK = 0x4C535256  # SQLite's application_id of these files: "LSRV"
 BUSY_S = 10.0
+DRAWN_RANK = 2  # in the table ``waiting``, of the OK parts that were drawn at random
+LEFT_OUT = 2  # there in place of ``done``: a drawn part that has no picture any more, or never had one
 MOST = 1000  # reviews a query gives at most
 MOST_COMMENT = 2000  # characters
 _KEY = re.compile(r"[A-Za-z0-9_-]{8,80}")
@@ -77,17 +80,23 @@ def reviews_path(store: Path) -> Path:
 
 
 def standing(reviews: Sequence[Review]) -> Review | None:
-    """What counts of a record's reviews (oldest first), None while nobody has decided.
+    """What counts of a record's reviews (in the order in which they came), None while nobody has decided.
 
     Each person's latest word replaces the earlier ones of that person, also when it is ``unsure``; of these the latest
-    that decides stands.
+    that decides stands.  The latest is the one that was decided last, as one that waited in a browser comes late; of the
+    same moment, the one that came last.
     """
     latest: dict[str, Review] = {}
-    for review in reviews:
+    for review in in_order(reviews):
         latest.pop(review.reviewer, None)
         latest[review.reviewer] = review
     decided = [review for review in latest.values() if review.disposition != "unsure"]
     return decided[-1] if decided else None
+
+
+def in_order(reviews: Iterable[Review]) -> list[Review]:
+    """Reviews in the order in which they were decided, out of that in which they came."""
+    return sorted(reviews, key=lambda review: review.at)
 
 
 class ReviewStore:
@@ -120,6 +129,8 @@ class ReviewStore:
     def add(self, review: Review, *, key: str) -> int:
         """Append a review under the key that its browser made, and give its number.
 
+        With it is noted whether its part waits, or waited, because it was drawn among the OK ones; a part that was never
+        offered is found by chance, drawn or not.
         The same review under the same key again is harmless and gives the same number; ``at`` may differ then, the first
         one stays.  ReviewConflict when the key was used for something else, or the review cannot be kept as it is.
         """
@@ -133,12 +144,17 @@ class ReviewStore:
                         f"the key {key} already stands for another decision", fix="load the page again and decide anew"
                     )
                 return int(known[0])
+            drawn = database.execute(
+                "SELECT count(*) FROM waiting WHERE record_id = ? AND rank = ? AND done <> ?",
+                (review.record_id, DRAWN_RANK, LEFT_OUT),
+            ).fetchone()[0]
             added = database.execute(
-                "INSERT INTO reviews (key, record_id, disposition, reviewer, at, comment) VALUES (?, ?, ?, ?, ?, ?)",
-                row,
+                """INSERT INTO reviews (key, record_id, disposition, reviewer, at, comment, drawn)
+                   VALUES (?, ?, ?, ?, ?, ?, ?)""",
+                (*row, drawn),
             )
             number = int(added.lastrowid or 0)
-            append(database, "review", review.record_id, (number, *row))
+            append(database, "review", review.record_id, (number, *row, drawn))
             self.settle(database, review.record_id)
             # Only the reviewer's own hold ends: somebody who got the part after its lease ended keeps it.
             database.execute(
@@ -161,7 +177,7 @@ class ReviewStore:
         for record_id in dict.fromkeys(record_ids):
             given = self.of(record_id)
             if given:
-                found[record_id] = standing(given) or given[-1]
+                found[record_id] = standing(given) or in_order(given)[-1]
         return found
 
     def settle(self, database: sqlite3.Connection, record_id: str) -> None:

@@ -1,6 +1,6 @@
 """A small report made by hand: every section filled, hostile names among them, for tests of what shows reports."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import cv2
 import numpy as np
@@ -46,12 +46,12 @@ def sample_report() -> Report:
     total = Tally(*(sum(getattr(row.tally, name) for row in hours) for name in ("ok", "ng", "review", "error")))
     return Report(
         station_id="line-3", span=Span(BEGIN, BEGIN + timedelta(hours=8), shift="2026-11-23/1"),
-        made_at=BEGIN + timedelta(hours=9), program="lineside 0.1.0", utc_offset=timedelta(hours=1), simulated=False,
+        made_at=BEGIN + timedelta(hours=9), program="lineside 0.1.0", utc_offsets=((BEGIN, timedelta(hours=1)),), simulated=False,
         first=BEGIN + timedelta(seconds=4), last=BEGIN + timedelta(hours=7, minutes=59), snapshot_rowid=12345,
         totals=_totals(total), reasons=_reasons(), pareto=_pareto(), hours=hours, shifts=_shifts(total), lots=_lots(),
         stages=_stages(), versions=_versions(), changes=_changes(), false_calls=_false_calls(), escapes=_escapes(),
         baseline=Baseline(False, BEGIN, BEGIN + timedelta(hours=8)), charts=_charts(hours), health=_health(),
-        maps=_maps(), gallery=_gallery(), caveats=_caveats(),
+        maps=_maps(), gallery=_gallery(), caveats=_caveats(), zone=timezone(timedelta(hours=1)),
     )  # fmt: skip
 
 

@@ -31,14 +31,15 @@ def add_reviews(path: Path, wanted: Wanted, candidates: Sequence[Candidate]) -> 
     """Exactly as many reviews as wanted, four of five of parts that are not OK as far as there are; in order of time."""
     rng = random.Random(f"{wanted.seed} reviews")
     rows = sorted(_reviews(rng, wanted.reviews, candidates))
+    drawn = {one.record_id for one in candidates if one.verdict == Verdict.OK}
     ReviewStore(reviews_path(path)).close()
     with closing(bulk(reviews_path(path))) as database:
         database.execute("BEGIN IMMEDIATE")
         columns = [
-            (number, f"month-{number:08d}", record_id, disposition, who, at, comment)
+            (number, f"month-{number:08d}", record_id, disposition, who, at, comment, int(record_id in drawn))
             for number, (at, record_id, disposition, who, comment) in enumerate(rows, 1)
         ]
-        database.executemany("INSERT INTO reviews VALUES (?, ?, ?, ?, ?, ?, ?)", columns)
+        database.executemany("INSERT INTO reviews VALUES (?, ?, ?, ?, ?, ?, ?, ?)", columns)
         append_many(database, (("review", row[2], row) for row in columns))
         database.execute("COMMIT")
     return len(rows)

@@ -216,6 +216,8 @@ def _rows(database: sqlite3.Connection, sql: str, observe: Observer | None) -> I
     for number, subject, serial, at, *content in database.execute(sql):
         if observe is not None:
             observe(number, tuple(content))
+        if content[-1] is None:  # a row from before the table had this column was chained without it
+            content.pop()
         yield Row(number, str(subject), str(serial), str(at), _digest(content))
 
 

@@ -63,6 +63,9 @@ class Wire:
             content, blocks, flags, _ = socket.recv_fds(self.link, LARGEST_MESSAGE, 1, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return None
+        except ConnectionResetError:
+            # It ended before it had read all it was sent.  That is told once, and before what it has still said.
+            return self.receive(timeout_s)
         block = blocks[0] if blocks else None
         if content and not flags & socket.MSG_TRUNC:
             try:

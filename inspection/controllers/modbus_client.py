@@ -143,7 +143,7 @@ class PlcLink:
         while len(received) < count:
             left_s = deadline_s - time.monotonic()
             if left_s <= 0:
-                raise TimeoutError("no reply in time")
+                raise TimeoutError("timed out")  # in the words of the socket: it is one and the same failure
             self._socket.settimeout(left_s)
             if not (part := self._socket.recv(count - len(received))):
                 raise ConnectionError("the PLC closed the connection")

@@ -75,7 +75,9 @@ class Backlog:
 def entry_of(outline: Outline) -> Entry:
     """What counts of a record."""
     names = names_of(outline.record.judgement) if outline.record is not None else ()
-    return Entry(outline.lot, outline.verdict, outline.judged_at, names, outline.simulated)
+    return Entry(
+        outline.lot, outline.verdict, outline.judged_at, names, outline.simulated, unreadable=outline.unreadable
+    )
 
 
 def entry_of_record(record: Record) -> Entry:

@@ -23,28 +23,33 @@ _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What counts of a record.  ``names`` are its defect classes, or the rules that made it an ERROR, each once."""
+    """What counts of a record.  ``names`` are its defect classes, or the rules that made it an ERROR, each once.
+
+    Of an ``unreadable`` one it counts only that it could not be read.
+    """
 
     lot: str
     verdict: Verdict
     judged_at: datetime
     names: tuple[str, ...] = ()
     simulated: bool = False
+    unreadable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Parts by verdict; ``simulated`` of all of them were no production."""
+    """Parts by verdict; ``simulated`` of all of them were no production.  ``unreadable`` further ones are in no number."""
 
     ok: int = 0
     ng: int = 0
     review: int = 0
     error: int = 0
     simulated: int = 0
+    unreadable: int = 0
 
     @property
     def parts(self) -> int:
-        """All of them."""
+        """All of them that could be read."""
         return self.ok + self.ng + self.review + self.error
 
     @property
@@ -55,6 +60,8 @@ class Tally:
 
     def plus(self, entry: Entry) -> "Tally":
         """With one part more."""
+        if entry.unreadable:
+            return replace(self, unreadable=self.unreadable + 1)
         name = entry.verdict.name.lower()
         return replace(self, **{name: getattr(self, name) + 1}, simulated=self.simulated + entry.simulated)
 

@@ -17,6 +17,7 @@ LONGEST_WAIT_S = 900.0
 # How long a wrong password counts: for a name longer, as many people share the address of a panel.
 ACCOUNT_MEMORY_S = 3600.0
 ADDRESS_MEMORY_S = 900.0
+SLACK_S = 60.0  # an attempt that lies farther in the future is from before the clock was set back: it counts no more
 _UNKNOWN = "unknown"
 MOST_ROWS = 20_000  # of attempts that are remembered; beyond that nobody new may try
 
@@ -65,7 +66,7 @@ def begin(database: sqlite3.Connection, account: str, address: str, now: float) 
 
     Gives its number, or how long to wait; an attempt that must wait is not counted.
     """
-    database.execute("DELETE FROM attempts WHERE at < ?", (now - ACCOUNT_MEMORY_S,))
+    database.execute("DELETE FROM attempts WHERE at < ? OR at > ?", (now - ACCOUNT_MEMORY_S, now + SLACK_S))
     if (wait := locked(database, account, address, now)) is not None:
         return wait
     if database.execute("SELECT count(*) FROM attempts").fetchone()[0] >= MOST_ROWS:
@@ -90,16 +91,17 @@ def locked_names(database: sqlite3.Connection, now: float) -> tuple[tuple[str, W
     found: list[tuple[str, Wait]] = []
     columns: dict[Literal["account", "address"], float] = {"account": ACCOUNT_MEMORY_S, "address": ADDRESS_MEMORY_S}
     for column, memory_s in columns.items():
-        sql = f"SELECT {column} FROM attempts WHERE at >= ? GROUP BY {column} HAVING count(*) >= ? ORDER BY {column}"
-        for (value,) in database.execute(sql, (now - memory_s, FREE)).fetchall():
+        sql = f"""SELECT {column} FROM attempts WHERE at BETWEEN ? AND ?
+                  GROUP BY {column} HAVING count(*) >= ? ORDER BY {column}"""
+        for (value,) in database.execute(sql, (now - memory_s, now + SLACK_S, FREE)).fetchall():
             if (left_s := _wait(database, column, value, now, memory_s)) > 0:
                 found.append((str(value), Wait(math.ceil(left_s), column)))
     return tuple(found)
 
 
 def _wait(database: sqlite3.Connection, column: str, value: str, now: float, memory_s: float) -> float:
-    sql = f"SELECT count(*), max(at) FROM attempts WHERE {column} = ? AND at >= ?"
-    wrong, last = database.execute(sql, (value, now - memory_s)).fetchone()
+    sql = f"SELECT count(*), max(at) FROM attempts WHERE {column} = ? AND at BETWEEN ? AND ?"
+    wrong, last = database.execute(sql, (value, now - memory_s, now + SLACK_S)).fetchone()
     if wrong < FREE:
         return 0.0
     delay_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(int(wrong) - FREE, 30))

@@ -17,6 +17,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,6 +113,14 @@ class Pictures:
         if record.judgement.verdict == Verdict.OK:
             return NoPicture(_OK_WITHOUT.get(self.config.evidence.keep, "none"))
         return NoPicture("no_frame" if not record.frame_ids else "none")
+
+    def unseen(self, record: Record, at: datetime) -> bool:
+        """Whether nobody can have seen a picture of a record at a moment: none was kept, or retention had deleted them."""
+        if self.missing(record) is not None:
+            return True
+        states = self._states(record)
+        gone = [state.at for state in states if state.state == "deleted" and state.at is not None]
+        return bool(gone) and max(gone) <= at and not any(state.path for state in states)
 
     async def frame_file(self, record: Record, role: str) -> Path:
         """The stored frame of a camera; NoPicture when there is none, or it was altered.  A new record's is waited for."""

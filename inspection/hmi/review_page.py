@@ -13,7 +13,7 @@ refused (403) and stays there until the first logs in again.
 
 import json
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -25,17 +25,22 @@ from starlette.routing import Route
 
 from inspection.errors import ReviewConflict, StoreError
 from inspection.hmi.context import Context
-from inspection.hmi.review_parts import CHOICES, PartTeller
+from inspection.hmi.review_parts import CHOICES, DELETED, PartTeller
 from inspection.log import event
-from inspection.review_queue import ReviewQueue
+from inspection.no_picture import NoPicture
+from inspection.review_queue import NO_PICTURE, UNREADABLE, ReviewQueue
 from inspection.reviews import MOST_COMMENT
-from inspection.types import Disposition, Review, utc_now
+from inspection.store import UnreadableRecord
+from inspection.types import Disposition, Review, Verdict, utc_now
 from inspection.web.access import Role
 from inspection.web.shell import page, render
 from inspection.web.texts import words
 
 SECTION = "review"
 MOST_HELD = 20  # parts that one page may hold
+MOST_CLAIMS = 20  # so often a request claims others in place of parts that cannot be shown
+MOST_NAMED = 3  # records that cannot be read, named on the page
+PROMPT = timedelta(minutes=1)  # within which a decision comes unless it waited in a browser
 OLDEST_MS = 30 * 24 * 3600 * 1000.0  # a decision cannot have waited longer in a browser
 
 
@@ -102,25 +107,46 @@ class _ReviewPages:
         asked = _checked(AskedParts, request.state.json)
         person = request.state.user.name
         queue = await run_in_threadpool(self._queue)
-        held = await run_in_threadpool(queue.claim, person, asked.seat, min(asked.count, MOST_HELD))
-        teller, told = PartTeller(self.context, request.state.language), []
-        for record_id in held:
-            if record_id not in asked.known:
-                part = await teller.tell(record_id)
-                if part is None:
-                    await run_in_threadpool(queue.forget, record_id)
-                else:
-                    told.append(part | {"sample": await run_in_threadpool(queue.is_sample, record_id)})
+        teller = PartTeller(self.context, request.state.language)
+        told: dict[str, dict[str, Any] | None] = {}
+        for _ in range(MOST_CLAIMS):
+            held = await run_in_threadpool(queue.claim, person, asked.seat, min(asked.count, MOST_HELD))
+            fresh = [record_id for record_id in held if record_id not in asked.known and record_id not in told]
+            told |= {record_id: await self._told(queue, teller, record_id) for record_id in fresh}
+            if all(told[record_id] for record_id in fresh):
+                break
+        parts = [part for part in told.values() if part]
+        shown = [record_id for record_id in held if told.get(record_id, True)]
         counts = await run_in_threadpool(queue.counts, person, asked.seat)
         return JSONResponse(
             {
-                "held": list(held), "parts": told, "waiting": counts.waiting, "elsewhere": counts.held,
-                "for_others": counts.for_others, "caught_up": counts.caught_up,
+                "held": shown, "parts": parts, "waiting": counts.waiting, "elsewhere": counts.held,
+                "for_others": counts.for_others, "caught_up": counts.caught_up, "unreadable": len(counts.unreadable),
+                "unreadable_ids": counts.unreadable[:MOST_NAMED], "no_picture": counts.no_picture,
             }
         )  # fmt: skip
 
+    async def _told(self, queue: ReviewQueue, teller: PartTeller, record_id: str) -> dict[str, Any] | None:
+        """What the page shows of a part; None, with the part out of the way, when it cannot be shown."""
+        try:
+            part = await teller.tell(record_id, sample=await run_in_threadpool(queue.is_sample, record_id))
+        except UnreadableRecord:
+            await run_in_threadpool(queue.set_aside, record_id, UNREADABLE)
+        except NoPicture as refused:
+            if refused.word == DELETED:
+                await run_in_threadpool(queue.leave_out, record_id)
+            else:
+                await run_in_threadpool(queue.set_aside, record_id, NO_PICTURE)
+        else:
+            if part is None:
+                await run_in_threadpool(queue.forget, record_id)
+            return part
+        return None
+
     def decide(self, request: Request) -> Response:
-        """Store a decision under its key; 422 when it never can be, 503 when it should be sent again, 404 when later."""
+        """Store a decision under its key; 422 when it never can be, 503 when it should be sent again, 404 when its
+        record is there and can be read.
+        """
         decision, person = _checked(Decision, request.state.json), request.state.user.name
         if decision.person != person:
             raise HTTPException(403, f"this was decided by {decision.person}, who must log in to send it")
@@ -129,7 +155,7 @@ class _ReviewPages:
         except ReviewConflict as error:
             return JSONResponse({"what": error.what, "fix": error.fix}, status_code=422)
         except StoreError as error:
-            status = 404 if isinstance(error, _RecordNotHere) else 503
+            status = 404 if isinstance(error, (_RecordNotHere, UnreadableRecord)) else 503
             return JSONResponse({"what": error.what, "fix": error.fix}, status_code=status)
         return JSONResponse({"review_id": number})
 
@@ -144,7 +170,13 @@ class _ReviewPages:
         if decision.disposition not in fitting:
             verdict = record.judgement.verdict.name
             raise ReviewConflict(f"{decision.disposition} says nothing of a part that is {verdict}", fix="decide anew")
-        at = utc_now() - timedelta(milliseconds=min(max(0.0, decision.age_ms), OLDEST_MS))
+        at = self._decided_at(decision)
+        good = record.judgement.verdict == Verdict.OK and decision.disposition == "confirmed"
+        if good and self.context.pictures.unseen(record, at):
+            raise ReviewConflict(
+                "there was no picture of this part when it was confirmed as good",
+                fix="say unsure, or discard the decision",
+            )
         review = Review(decision.record_id, decision.disposition, decision.person, at, decision.comment)
         number = self.context.reviews.add(review, key=decision.key)
         event(
@@ -152,6 +184,16 @@ class _ReviewPages:
             review_id=number,
         )  # fmt: skip
         return number
+
+    def _decided_at(self, decision: Decision) -> datetime:
+        """When it was decided; of two decisions on a part that come as they are made, the second is the later one.
+
+        Their times may say otherwise: a request can be slow, and a clock be set back.
+        """
+        age = timedelta(milliseconds=min(max(0.0, decision.age_ms), OLDEST_MS))
+        at = utc_now() - age
+        before = [review.at for review in self.context.reviews.of(decision.record_id)]
+        return max([at, *(one for one in before if age < PROMPT or one - at < PROMPT)])
 
     async def reopen(self, request: Request) -> Response:
         """Hold a part that this person decided, unless somebody else has it by now."""

@@ -1,10 +1,7 @@
 """What the review page is told of a part: its pictures' addresses, its findings, and what was found there before."""
 
-import struct
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -14,7 +11,9 @@ from inspection.geometry import overlap
 from inspection.hmi.context import Context
 from inspection.hmi.findings import Finding, counted, reasons_of
 from inspection.hmi.reasons import explains_itself, in_words
+from inspection.images import picture_size
 from inspection.no_picture import NoPicture, sentence
+from inspection.store import UnreadableRecord
 from inspection.types import Detection, Disposition, Reason, Record, Review, Verdict
 from inspection.web.texts import Language
 
@@ -25,6 +24,7 @@ EARLIER = 100  # rejected parts of the same recipe among which the same place is
 EARLIER_SPAN = 5000  # within so many records back
 EARLIER_SHOWN = 4
 SAME_PLACE_IOU = 0.1
+DELETED = "deleted"  # the word of NoPicture for what retention deleted: it does not come back
 CHOICES: dict[Verdict, tuple[Disposition, ...]] = {
     Verdict.NG: ("confirmed", "false_call", "unsure"),
     Verdict.REVIEW: ("confirmed", "false_call", "unsure"),
@@ -46,14 +46,17 @@ class PartTeller:
         self.context = context
         self.language = language
 
-    async def tell(self, record_id: str) -> dict[str, Any] | None:
-        """A part, or None when its record is gone."""
+    async def tell(self, record_id: str, *, sample: bool = False) -> dict[str, Any] | None:
+        """A part, or None when its record is gone.  UnreadableRecord; NoPicture for a drawn part (``sample``) without one."""
         record = await run_in_threadpool(self.context.reader.find, record_id)
         if record is None:
             return None
+        frames, refused = await self._frames(record, sample=sample)
+        if refused is not None and sample:
+            raise refused
         told = await run_in_threadpool(self._told, record)
-        told["frames"], told["no_picture"] = await self._frames(record)
-        return told
+        lack = "" if refused is None else sentence(self.language, refused.word, refused.detail)
+        return told | {"frames": frames, "no_picture": lack, "sample": sample}
 
     def _told(self, record: Record) -> dict[str, Any]:
         findings = counted(record)
@@ -76,24 +79,38 @@ class PartTeller:
         text = in_words(self.language, reason)
         return text if explains_itself(self.language, reason) else f"{text} ({reason.text})"
 
-    async def _frames(self, record: Record) -> tuple[list[dict[str, Any]], str]:
-        """The pictures of each camera; and in words why there is none."""
+    async def _frames(self, record: Record, *, sample: bool) -> tuple[list[dict[str, Any]], NoPicture | None]:
+        """The pictures of each camera; and why there is none."""
         recipes = self.context.pictures.recipes
-        frames, why = [], ""
+        frames, refused = [], []
         for role in await run_in_threadpool(self.context.pictures.roles, record):
             try:
-                size = await run_in_threadpool(png_size, await self.context.pictures.frame_file(record, role))
-            except NoPicture as refused:
-                why = sentence(self.language, refused.word, refused.detail)
+                size = await self._size(record, role, sample=sample)
+            except NoPicture as error:
+                refused.append(error)
                 continue
             name = f"{quote(record.record_id, safe='')}/{quote(role, safe='')}.jpg?w={FRAME_WIDTH}"
             golden = f"/golden/{name}" if self.context.pictures.recipes.has_golden(record, role) else ""
             heat = f"/heat/{name}" if await run_in_threadpool(recipes.gives_heat, record, role) else ""
             frames.append({"role": role, "size": size, "frame": f"/picture/{name}", "golden": golden, "heat": heat})
-        return frames, "" if frames else why
+        if frames:
+            return frames, None
+        # Of several reasons one that may pass: only what retention deleted is gone for good.
+        return [], min(refused, key=lambda one: one.word == DELETED, default=NoPicture("none"))
+
+    async def _size(self, record: Record, role: str, *, sample: bool) -> tuple[int, int]:
+        """Width and height in pixels; of a drawn part once the whole picture was read, for it alone tells that it is good."""
+        path = await self.context.pictures.frame_file(record, role)
+        if sample:
+            frame = await run_in_threadpool(self.context.pictures.frame, path)
+            return frame.shape[1], frame.shape[0]
+        size = await run_in_threadpool(picture_size, path)
+        if size is None:
+            raise NoPicture("damaged", path.name)
+        return size
 
     def _findings(self, record: Record, findings: Sequence[Finding]) -> list[dict[str, Any]]:
-        before = self._rejected_before(record) if findings else []
+        before, unread = self._rejected_before(record) if findings else ([], 0)
         told = []
         for finding in findings:
             detection = finding.detection
@@ -112,7 +129,7 @@ class PartTeller:
                     "golden": f"{crop}/golden?w={CROP_WIDTH}"
                     if self.context.pictures.recipes.has_golden(record, role)
                     else "",
-                    "earlier": self._earlier(record, detection, before),
+                    "earlier": self._earlier(record, detection, before) | {"unread": unread},
                 }
             )
         return told
@@ -121,11 +138,13 @@ class PartTeller:
         """The camera of a finding; records of one camera need not name it."""
         return detection.camera or next(iter(self.context.pictures.roles(record)), "")
 
-    def _rejected_before(self, record: Record) -> list[_Earlier]:
+    def _rejected_before(self, record: Record) -> tuple[list[_Earlier], int]:
+        """The findings of rejected parts before this one; and how many of their records cannot be read."""
         reader = self.context.reader
         recipe_id = record.recipe_id or record.trigger.recipe_id
         rows = reader.rejected_before(reader.rowid_of(record.record_id), recipe_id, EARLIER, span=EARLIER_SPAN)
-        return [_Earlier(other, finding) for _, other in rows for finding in counted(other)]
+        read = [other for _, other in rows if not isinstance(other, UnreadableRecord)]
+        return [_Earlier(other, finding) for other in read for finding in counted(other)], len(rows) - len(read)
 
     def _earlier(self, record: Record, detection: Detection, before: Sequence[_Earlier]) -> dict[str, Any]:
         """How many parts had a finding at this place, what was said of them, and the last few."""
@@ -167,14 +186,3 @@ def _review(review: Review) -> dict[str, Any]:
         "at": review.at.isoformat(timespec="seconds"),
         "comment": review.comment,
     }
-
-
-def png_size(path: Path) -> tuple[int, int]:
-    """Width and height in pixels of a PNG file, from its first bytes; NoPicture when it is none."""
-    with suppress(OSError, struct.error), path.open("rb") as file:
-        head = file.read(24)
-        if head.startswith(b"\x89PNG\r\n\x1a\n"):
-            width, height = struct.unpack(">II", head[16:24])
-            if width > 0 and height > 0:
-                return width, height
-    raise NoPicture("damaged", path.name)

@@ -1,6 +1,7 @@
 """Watches the station for all browsers together: one thread that looks for new records and at the station's status.
 
 It asks for the newest row number ten times a second and reads only what is new, read only; the station never waits for it.
+A record that cannot be read is counted as such, and is trouble only while it is the newest.
 """
 
 import logging
@@ -15,10 +16,11 @@ from typing import TYPE_CHECKING
 from inspection.errors import InspectionError, StoreError
 from inspection.hmi.alarms import Alarm, Lately, Situation, alarms, situation
 from inspection.hmi.backlog import Backlog, entry_of_record
-from inspection.hmi.counts import SLOT, Counts, Shift, Slot, Tally
+from inspection.hmi.counts import SLOT, Counts, Entry, Shift, Slot, Tally
 from inspection.log import event
 from inspection.review_queue import ReviewQueue
 from inspection.station_link import StationStatus, free_mb, is_stale, read_status, status_path
+from inspection.store import UnreadableRecord
 from inspection.types import Record, Verdict, utc_now
 
 if TYPE_CHECKING:
@@ -85,6 +87,7 @@ class Watch:
         self._status: StationStatus | None = None
         self._status_mark = 0
         self._free_mb: float | None = None
+        self._unread: UnreadableRecord | None = None  # the newest record, where it cannot be read
         self._trouble: InspectionError | None = None
         self._lost: list[tuple[float, int, int]] = []  # when, skipped, failed since the station's start
         self._to_review = 0
@@ -147,13 +150,13 @@ class Watch:
             self._ended.wait(LOOK_S if self._backlog is None or self._backlog.done else HURRY_S)
 
     def _look(self) -> None:
+        before = self._trouble
         try:
             self._read_records()
-            if self._trouble is not None:
-                self._trouble, self._changed = None, True
+            self._trouble = self._unread
         except StoreError as error:
-            self._changed |= self._trouble is None or self._trouble.what != error.what
             self._trouble = error
+        self._changed |= (self._trouble and self._trouble.what) != (before and before.what)
         if self._fast and monotonic() - self._taken_s > FAST_S:
             self._fast, self._changed = False, True
         if self._is_due("status", STATUS_S):
@@ -170,8 +173,8 @@ class Watch:
             parts=self._record is not None,
             full=lately.full,
         )
-        before = self._sight.situation if self._sight is not None else ""
-        if self._changed or now != before or self._is_due("figures", FIGURES_S):
+        shown = self._sight.situation if self._sight is not None else ""
+        if self._changed or now != shown or self._is_due("figures", FIGURES_S):
             self._changed = False
             self._sight = self._seen(now, lately, stale=stale)
             with self._lock:
@@ -192,9 +195,12 @@ class Watch:
         last = reader.last_rowid()
         if self._backlog is None or last < self._row:  # the first look, or a store that was made anew
             self._begin(last)
-        while self._row < last and (found := reader.after(self._row, PIECE)):
+        while self._row < last and (found := reader.readable_after(self._row, PIECE)):
             for row, record in found:
-                self._take(row, record)
+                if isinstance(record, UnreadableRecord):
+                    self._pass_over(row, record)
+                else:
+                    self._take(row, record)
         if self._backlog is not None and not self._backlog.done:
             older = [record for record in self._backlog.step(reader) if record not in self._rejected]
             self._rejected = (*self._rejected, *older)[:STRIP]
@@ -203,26 +209,36 @@ class Watch:
     def _begin(self, last: int) -> None:
         self._counts = Counts(self._context.config.hmi.shifts)
         since = min(self._counts.shift(utc_now()).begin, utc_now() - TREND_SLOTS * SLOT)
-        newest = self._context.reader.before(last + 1, 1)
+        newest = next((found for _, found in self._context.reader.readable_before(last + 1, 1)), None)
         self._backlog = Backlog(self._counts, last + 1, since - timedelta(minutes=5))
         self._row, self._rejected, self._changed, self._errors = last, (), True, 0
-        self._record = newest[0][1] if newest else None
+        self._unread = newest if isinstance(newest, UnreadableRecord) else None
+        self._record = None if isinstance(newest, UnreadableRecord) else newest
         if self._record is not None and self._record.trigger.lot:
             self._backlog.want_lot(self._record.trigger.lot, last + 1)
 
     def _take(self, row: int, record: Record) -> None:
         entry = entry_of_record(record)
+        self._count(row, entry)
+        self._errors = self._errors + 1 if entry.verdict == Verdict.ERROR else 0
+        if entry.verdict != Verdict.OK:
+            self._rejected = (record, *self._rejected)[:STRIP]
+        self._row, self._record, self._unread, self._changed = row, record, None, True
+        self._fast = monotonic() - self._taken_s < FAST_S
+        self._taken_s = monotonic()
+
+    def _pass_over(self, row: int, error: UnreadableRecord) -> None:
+        """Count a record that cannot be read for the shift and lot that its row names."""
+        for outline in self._context.reader.outlines_before(row + 1, 1):
+            self._count(row, Entry(outline.lot, outline.verdict, outline.judged_at, unreadable=True))
+        self._row, self._record, self._unread, self._changed = row, None, error, True
+
+    def _count(self, row: int, entry: Entry) -> None:
         self._counts.add(entry)
         if entry.lot:
             if self._backlog is not None and not self._counts.knows_lot(entry.lot) and not self._counting(entry.lot):
                 self._backlog.want_lot(entry.lot, row)
             self._counts.add_to_lot(entry)
-        self._errors = self._errors + 1 if entry.verdict == Verdict.ERROR else 0
-        if entry.verdict != Verdict.OK:
-            self._rejected = (record, *self._rejected)[:STRIP]
-        self._row, self._record, self._changed = row, record, True
-        self._fast = monotonic() - self._taken_s < FAST_S
-        self._taken_s = monotonic()
 
     def _counting(self, lot: str) -> bool:
         return self._backlog is not None and self._backlog.counting_lot(lot)

@@ -14,12 +14,14 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from inspection.report.contents import GroupRow, HourRow, ParetoRow, Report, StageRow, Tally
+from inspection.report.local_time import on_the_clock
 from inspection.report.svg import GRID, INK, SOFT, Chart, canvas
 from inspection.report.time_axis import TimeAxis
 
 BLUE, VERMILION, PALE = "#0072b2", "#b8500a", "#9fb4c5"
 BARS = (("ng", VERMILION, ""), ("review", "#e2b77c", "///"), ("error", "#4a3560", "xxx"))
 MOST_CLASSES = 20
+MOST_CHANGES = 60  # of recipe or model that are drawn; of more, as on a mixed line, none is
 FEW_MARKS = 120  # points up to which each gets a dot of its own
 _FEW_SHIFTS = 30  # lines up to which they may be dark
 Words = Mapping[str, str]
@@ -76,7 +78,7 @@ def pareto(rows: Sequence[ParetoRow], words: Words) -> Chart | None:
         )
 
 
-def trend(report: Report, words: Words, zone: tzinfo) -> Chart | None:
+def trend(report: Report, words: Words, zone: tzinfo | None) -> Chart | None:
     """Parts by the hour and the share of those that are not OK, with shifts and changes of recipe or model drawn in."""
     rows = report.hours
     if not rows:
@@ -103,7 +105,9 @@ def trend(report: Report, words: Words, zone: tzinfo) -> Chart | None:
         worst = max(rows, key=lambda row: _share(row.tally))
         return drawn.chart(
             words["alt_trend"].format(
-                n=len(rows), share=percent_tick(_share(worst.tally)), at=_local(worst.begin, zone)
+                n=len(rows),
+                share=percent_tick(_share(worst.tally)),
+                at=on_the_clock(worst.begin, "%Y-%m-%d %H:%M", zone),
             )
         )
 
@@ -114,10 +118,6 @@ def _end(rows: Sequence[HourRow]) -> datetime:
 
 def _hour(row: HourRow) -> Any:
     return row.begin.replace(hour=1) - row.begin.replace(hour=0)
-
-
-def _local(at: datetime, zone: tzinfo) -> str:
-    return f"{at.astimezone(zone):%Y-%m-%d %H:%M}"
 
 
 def _share(tally: Tally) -> float:
@@ -151,8 +151,16 @@ def _shift_lines(axes: Axes, axis: TimeAxis, shifts: Sequence[GroupRow]) -> None
 
 def numbered_changes(report: Report, since: datetime, until: datetime) -> list[tuple[int, datetime]]:
     """Changes within a chart, with their number in the table of changes; what judged at its begin is no change."""
+    if undrawn_changes(report):
+        return []
     numbered = list(enumerate((change.at for change in report.changes), 1))
     return [(number, at) for number, at in numbered[1:] if since <= at <= until]
+
+
+def undrawn_changes(report: Report) -> int:
+    """How many changes there are where they are too many to be drawn into any chart; else 0."""
+    changes = len(report.changes) - 1
+    return changes if changes > MOST_CHANGES else 0
 
 
 def change_lines(axes: Axes, axis: TimeAxis, changes: Changes) -> None:

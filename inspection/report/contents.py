@@ -6,7 +6,7 @@ words (``why_not``, ``Caveat.key``) are keys of ``texts/*.toml``.  Times are tim
 """
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Literal
 
 from inspection.types import Box
@@ -212,7 +212,8 @@ class EscapeView:
     calibrated to, and ``confidence``; None where nothing is promised or the model is not here, and then ``promised_text``
     is a word of ``texts/*.toml`` that says which.  ``observed``: that rate as review shows it (``Claim.vague`` while too few
     were reviewed), ``share``: defective parts among the OK ones, both from ``reviewed_ok`` OK parts that were drawn at
-    random and decided, ``escapes`` of them.  ``against``: what the one says of the other (``escapes.Against``).
+    random and decided, ``escapes`` of them.  ``drawn_unknown`` reviewed OK parts are in neither, as their reviews are from
+    before it was noted whether the part was drawn.  ``against``: what the one says of the other (``escapes.Against``).
     ``not_covered`` are words of ``texts/*.toml`` or defect classes (``class:NAME``) that neither number covers.
     """
 
@@ -228,6 +229,7 @@ class EscapeView:
     confidence: float | None = None
     drawn: int = 0
     chance_escapes: int = 0
+    drawn_unknown: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,14 +367,15 @@ class Baseline:
 class Report:
     """Everything.  ``first`` and ``last`` are the earliest and latest records in it, None where it is empty.
 
-    ``snapshot_rowid`` is the newest record of the store when it was read; ``utc_offset`` what local times are shown in.
+    ``snapshot_rowid`` is the newest record of the store when it was read.  Local times are those of ``zone`` (None: that of
+    this computer) at each moment; ``utc_offsets`` are its offsets from ``first`` to ``last``, each with when it came into force.
     """
 
     station_id: str
     span: Span
     made_at: datetime
     program: str
-    utc_offset: timedelta
+    utc_offsets: tuple[tuple[datetime, timedelta], ...]
     simulated: bool
     first: datetime | None
     last: datetime | None
@@ -396,3 +399,4 @@ class Report:
     caveats: tuple[Caveat, ...]
     rises: tuple[RiseRow, ...] = ()
     camera_changes: tuple[CameraChange, ...] = ()
+    zone: tzinfo | None = None

@@ -12,6 +12,9 @@ test_escapes.py counts it), and is wide while few OK parts were looked at: that 
 there can be (``contents.MOST_WIDTH``), it is shown in place of the rate, with a caveat: one escape among 19 drawn parts
 gives 62 % as readily as 1 %.
 
+Which OK parts were drawn is noted with each review (``reviews``), for the share that is drawn may change.  Reviews from before
+that was noted are in no rate, and counted.
+
 Escapes that were found in any other way (by chance, by a customer, by somebody who suspected something) are counted and
 shown, and never used for a rate: who looks where he expects something finds more.
 """
@@ -65,6 +68,7 @@ class Reviewed:
 
     ``ok`` parts answered OK; of these ``drawn`` belong to the random sample, ``unsure`` of the sample people could not
     decide, and ``decided`` with ``escapes`` among them they could.  ``chance_escapes``: escapes outside the sample.
+    ``drawn_unknown``: reviewed OK parts of which it is not known whether they belong to the sample; they are in no number.
     ``called``: NG and REVIEW, each with how many were decided and how many of these are truly defective.
     ``errors``: parts that could not be judged.  ``other_limits``: parts that were judged by a recipe whose limits are
     not those of the promise, or of which that is unknown.
@@ -79,6 +83,7 @@ class Reviewed:
     chance_escapes: int = 0
     errors: int = 0
     other_limits: int = 0
+    drawn_unknown: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.escapes <= self.decided <= self.drawn <= self.ok or self.decided + self.unsure > self.drawn:
@@ -113,16 +118,20 @@ def _share(seen: Reviewed) -> Claim:
     if seen.ok == 0:
         return Claim(None, of=0, why_not="escapes_no_ok_parts")
     if seen.decided == 0:
-        return Claim(None, of=0, why_not="escapes_no_ok_reviewed", values=(("drawn", seen.drawn),))
+        return Claim(None, of=0, why_not=_none_decided(seen), values=(("drawn", seen.drawn),))
     low, high = interval(seen.escapes, seen.decided)
     bound = upper_bound(seen.escapes, seen.decided, ERROR)
     values = (("bound", bound), ("drawn", seen.drawn), ("unsure", seen.unsure))
     return Claim(seen.escapes / seen.decided, low, high, seen.decided, text_key="escapes_share", values=values)
 
 
+def _none_decided(seen: Reviewed) -> str:
+    return "escapes_draw_not_known" if seen.drawn_unknown else "escapes_no_ok_reviewed"
+
+
 def _rate(seen: Reviewed) -> Claim:
     if seen.decided == 0:
-        return Claim(None, of=0, why_not="escapes_no_ok_reviewed" if seen.ok else "escapes_no_ok_parts")
+        return Claim(None, of=0, why_not=_none_decided(seen) if seen.ok else "escapes_no_ok_parts")
     called = tuple(one for one in seen.called if one.parts)
     if not called:
         return Claim(None, of=0, why_not="escapes_nothing_called")
@@ -169,6 +178,7 @@ def _not_covered(promise: Promise, seen: Reviewed) -> tuple[str, ...]:
         ("drawn_unreviewed", seen.drawn - seen.decided - seen.unsure > 0),
         ("unsure", seen.unsure > 0),
         ("chance", seen.chance_escapes > 0),
+        ("drawn_unknown", seen.drawn_unknown > 0),
         ("errors", seen.errors > 0),
         ("other_limits", seen.other_limits > 0 and promise.bound is not None),
     )

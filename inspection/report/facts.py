@@ -19,7 +19,7 @@ from inspection.report.contents import ChangePoint, Span
 from inspection.report.known_names import what_it_holds
 from inspection.report.late_rows import late_verdicts
 from inspection.report.record_rows import Rows, read_rows
-from inspection.report.review_rows import dispositions
+from inspection.report.review_rows import Said, what_people_said
 from inspection.report.snapshot import store_at_one_moment, where
 from inspection.types import MEASURING_SCHEMA
 
@@ -43,7 +43,9 @@ class Facts:
     ``parts``, a row a record: rowid, record_id, serial, lot, recipe_id, recipe_sha256, model_sha256, station_id, verdict
     (OK, NG, REVIEW, ERROR as answered), judged_at (UTC), simulated, schema, evidence (its text in the record), rule_id
     (the first reason's, "" for OK), total_ms (null where nothing was inspected), late_verdict, disposition (what stands of
-    its reviews: null where there are none, unsure where nobody has decided), sampled (an OK part drawn for review).
+    its reviews: null where there are none, unsure where nobody has decided), sampled (an OK part drawn for review: as its
+    reviews say and the queue holds it, by the share of the config only where neither knows the part; null where its
+    reviews are from before that was noted).
     ``findings``, a row a finding of a part that is not OK: rowid, defect_class, score, camera, roi_id, x1, y1, x2, y2 (frame
     pixels), decisive (a reason names it).  ``reasons``: rowid, rule_id.  ``stages`` and ``measured``: rowid, judged_at, then a
     column for each stage (ms) and each measured value.
@@ -96,10 +98,11 @@ def read_facts(config: StationConfig, span: Span) -> Facts:
         rows = read_rows(database, span)
         late = late_verdicts(database, span)
         held = what_it_holds(database, span) if rows.parts.is_empty() else None
+    said = what_people_said(store, rows.parts["record_id"])
     parts = rows.parts.with_columns(
         _looked_up("rowid", late).alias("late_verdict"),
-        _looked_up("record_id", dispositions(store, rows.parts["record_id"])).alias("disposition"),
-        _sampled(rows.parts, config.hmi.review_ok_share),
+        _looked_up("record_id", said.dispositions).alias("disposition"),
+        _sampled(rows.parts, said, config.hmi.review_ok_share),
     )
     return Facts(
         span, parts, rows.findings, rows.reasons, rows.stages, rows.measured, changes_in(parts), _clock_steps(parts),
@@ -124,12 +127,16 @@ def _looked_up(column: str, words: Mapping[int, str] | Mapping[str, str]) -> pl.
     )
 
 
-def _sampled(parts: pl.DataFrame, share: float) -> pl.Series:
-    if share <= 0:
-        return pl.repeat(False, parts.height, dtype=pl.Boolean, eager=True).alias("sampled")
+def _sampled(parts: pl.DataFrame, said: Said, share: float) -> pl.Series:
+    # The share may have been another one: it says only which parts that nobody looked through yet will be drawn.
     drawn = [
-        verdict == "OK" and is_sampled(record_id, share)
-        for record_id, verdict in zip(parts["record_id"], parts["verdict"].cast(pl.String), strict=True)
+        verdict == "OK"
+        and (
+            said.drawn[name] if name in said.drawn else rowid > said.looked_to and share > 0 and is_sampled(name, share)
+        )
+        for rowid, name, verdict in zip(
+            parts["rowid"], parts["record_id"], parts["verdict"].cast(pl.String), strict=True
+        )
     ]
     return pl.Series("sampled", drawn, dtype=pl.Boolean)
 

@@ -29,7 +29,7 @@ SAND = "#f2ead2"
 _ROW_IN = 0.17  # height of a row of signals
 
 
-def control(view: ChartView, words: Words, zone: tzinfo, changes: Changes = ()) -> Chart | None:
+def control(view: ChartView, words: Words, zone: tzinfo | None, changes: Changes = ()) -> Chart | None:
     """A control chart with centre, limits and baseline; below it one row for each of Nelson's rules that gave a signal.
 
     A chart without limits shows its points alone; None without any point.
@@ -109,7 +109,7 @@ def _named(axes: Axes, labels: Sequence[str], drawn: Canvas) -> None:
                     rotation_mode="anchor", fontsize=7.5)  # fmt: skip
 
 
-def health(view: HealthChart, words: Words, zone: tzinfo, title: str) -> Chart | None:
+def health(view: HealthChart, words: Words, zone: tzinfo | None, title: str) -> Chart | None:
     """A quantity of a camera by the hour: median and band, control limits, and hours that explain the lot."""
     if all(value is None for value in view.values):
         return None

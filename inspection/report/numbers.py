@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, tzinfo
+from datetime import datetime, tzinfo
 from importlib.metadata import PackageNotFoundError, version
 
 from inspection.config import StationConfig
@@ -12,6 +12,7 @@ from inspection.report.choice import choose
 from inspection.report.contents import Baseline, GroupRow, HourRow, Report
 from inspection.report.evidence_here import look_at_names
 from inspection.report.facts import Facts
+from inspection.report.local_time import offsets
 from inspection.report.places import maps
 from inspection.report.reviewing import escape_views, false_call_rows
 from inspection.report.versions_here import VersionsHere
@@ -57,16 +58,17 @@ def make_report(found: Facts, config: StationConfig, order: Order) -> Report:
         *caveats.of_the_baseline(order.baseline, charts),
         *caveats.of_the_escapes(escapes),
     )
-    first, last = facts.parts["judged_at"].min(), facts.parts["judged_at"].max()
+    ends = facts.parts["judged_at"].min(), facts.parts["judged_at"].max()
+    first, last = (at if isinstance(at, datetime) else None for at in ends)
     return Report(
         station_id=config.station_id,
         span=facts.span,
         made_at=order.made_at,
         program=_program(),
-        utc_offset=_offset(last if isinstance(last, datetime) else order.made_at, order.zone),
+        utc_offsets=offsets(first or order.made_at, last or order.made_at, order.zone),
         simulated=order.simulated,
-        first=first if isinstance(first, datetime) else None,
-        last=last if isinstance(last, datetime) else None,
+        first=first,
+        last=last,
         snapshot_rowid=facts.snapshot_rowid,
         totals=totals,
         reasons=counting.reasons(facts),
@@ -87,6 +89,7 @@ def make_report(found: Facts, config: StationConfig, order: Order) -> Report:
         caveats=said,
         rises=rises,
         camera_changes=changed,
+        zone=order.zone,
     )
 
 
@@ -99,10 +102,6 @@ def _groups(facts: Facts, starts: Sequence[str], zone: tzinfo | None) -> chartin
 
 def _named(rows: Sequence[HourRow | GroupRow]) -> tuple[GroupRow, ...]:
     return tuple(row for row in rows if isinstance(row, GroupRow))
-
-
-def _offset(at: datetime, zone: tzinfo | None) -> timedelta:
-    return at.astimezone(zone).utcoffset() or timedelta()
 
 
 def _program() -> str:

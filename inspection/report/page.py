@@ -63,7 +63,7 @@ class ControlView:
 
 def render(report: Report, language: Language) -> str:
     """The page as text."""
-    wording = Wording(language, report.utc_offset)
+    wording = Wording(language, report.zone)
     words = wording.words("page")
     stages = [replace(row, stage=stage_name(row.stage, wording)) for row in report.stages]
     # Serials, lots and class names come from outside: whatever they hold is text, never markup.
@@ -81,7 +81,8 @@ def render(report: Report, language: Language) -> str:
         twice=report.totals.serials_used_twice[:MOST_TWICE], most_rows=MOST_ROWS,
         groups=_groups(report, wording),
         pareto=charts.pareto(report.pareto, words), trend=charts.trend(report, words, wording.zone),
-        worst=_worst(report.hours), controls=[_control(report, view, wording) for view in report.charts],
+        undrawn=charts.undrawn_changes(report), worst=_worst(report.hours),
+        controls=[_control(report, view, wording) for view in report.charts],
         stages=charts.stages(stages, words), stage_rows=stages, health=condition.health(report, wording),
         judged=condition.judged(report, wording), rules=sorted({rule for view in report.charts for rule in view.chart.rules}),
         rises=[(row, condition.cause(row, wording)) for row in report.rises[:MOST_RISES]],

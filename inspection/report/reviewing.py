@@ -73,6 +73,7 @@ def _of_model(facts: Facts, versions: VersionsHere, model: str) -> EscapeView:
     return EscapeView(
         model, promise.bound, promise.text, found.rate, seen.decided, seen.escapes, found.not_covered, found.share,
         found.against, promise.confidence, seen.drawn, seen.chance_escapes,
+        seen.drawn_unknown,
     )  # fmt: skip
 
 
@@ -91,14 +92,14 @@ def _promise(cards: Sequence[ModelCard], *, here: bool) -> Promise:
 
 
 def _as_calibrated(views: dict[str, ViewSection], cards: dict[str, ModelCard]) -> bool:
-    """Whether a version judges by the very limits that its models were calibrated to, everywhere."""
+    """Whether a version judges by the very limits that its models were calibrated to, everywhere, and by nothing else."""
     for role, view in views.items():
         card = cards.get(role)
         limits = {} if card is None else {one.defect_class: (one.ng_score, one.review_score) for one in card.limits}
-        for rule in view.rules:
-            tolerant = rule.roi or rule.min_area_mm2 or rule.allowed_count
-            if tolerant or limits.get(rule.defect_class) != (rule.ng_score, rule.review_score):
-                return False
+        if view.beyond_scores:
+            return False
+        if any(limits.get(rule.defect_class) != (rule.ng_score, rule.review_score) for rule in view.rules):
+            return False
     return bool(views)
 
 
@@ -108,12 +109,13 @@ def _reviewed(parts: pl.DataFrame, other_limits: int) -> Reviewed:
     drawn = ok.filter("sampled")
     decided = drawn.filter(said.is_in(DECIDED))
     escaped = decided.filter(said == "escape").height
+    unknown = ok.filter(pl.col("sampled").is_null())
     return Reviewed(
         ok=ok.height, drawn=drawn.height, decided=decided.height, escapes=escaped,
         called=tuple(_stratum(parts.filter(verdict == name)) for name in CALLED),
         unsure=drawn.filter(said == "unsure").height,
-        chance_escapes=ok.filter(said == "escape").height - escaped,
-        errors=parts.filter(verdict == "ERROR").height, other_limits=other_limits,
+        chance_escapes=ok.filter((said == "escape") & ~pl.col("sampled")).height,
+        errors=parts.filter(verdict == "ERROR").height, other_limits=other_limits, drawn_unknown=unknown.height,
     )  # fmt: skip
 
 

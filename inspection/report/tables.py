@@ -35,8 +35,8 @@ def write_tables(report: Report, facts: Facts, folder: Path) -> None:
 
 
 def as_json(report: Report) -> str:
-    """The whole report but for its pictures; times in UTC, ISO 8601."""
-    lines = (f"{json.dumps(name)}: {_dumped(value)}" for name, value in _plain(report).items())
+    """The whole report but for its pictures; times in UTC, ISO 8601, which ``utc_offsets`` make local."""
+    lines = (f"{json.dumps(name)}: {_dumped(value)}" for name, value in _plain(report).items() if name != "zone")
     return "{\n" + ",\n".join(lines) + "\n}\n"  # a line for each section; indented throughout it takes seconds
 
 
@@ -167,15 +167,15 @@ def _escapes(report: Report) -> Table:
     rows = [
         (
             one.model_sha256, one.promised_bound, one.confidence, one.drawn, one.reviewed_ok, one.escapes,
-            one.chance_escapes, one.observed.value, one.observed.low, one.observed.high, one.observed.why_not,
+            one.chance_escapes, one.drawn_unknown, one.observed.value, one.observed.low, one.observed.high, one.observed.why_not,
             one.share.value, one.share.low, one.share.high, one.share.why_not, one.against,
             " ".join(one.not_covered),
         )
         for one in report.escapes
     ]  # fmt: skip
     return (
-        "model_sha256", "promised_bound", "confidence", "drawn", "reviewed_ok", "escapes", "chance_escapes", "rate", "low",
-        "high", "why_not", "share_of_ok", "share_low", "share_high", "share_why_not", "against", "not_covered",
+        "model_sha256", "promised_bound", "confidence", "drawn", "reviewed_ok", "escapes", "chance_escapes", "drawn_unknown",
+        "rate", "low", "high", "why_not", "share_of_ok", "share_low", "share_high", "share_why_not", "against", "not_covered",
     ), rows  # fmt: skip
 
 

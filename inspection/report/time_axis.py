@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import datetime, timedelta, tzinfo
 
 from matplotlib.axes import Axes
+
+from inspection.report.local_time import moments, offset_at, signed
 
 _STEPS_H = (1, 2, 3, 6, 12, 24, 48, 72, 168, 336, 720, 1440, 4320, 8760)
 _MOST_TICKS = 14
@@ -37,25 +39,23 @@ class TimeAxis:
         """Places and their texts: local midnights, or hours of the day where the span is short."""
         step = next((step for step in _STEPS_H if self.length / step <= _MOST_TICKS), _STEPS_H[-1])
         local = self.begin.astimezone(self.zone)
-        midnight = local.replace(hour=0, minute=0, second=0, microsecond=0)
+        midnight = local.replace(tzinfo=None, hour=0, minute=0, second=0, microsecond=0)
         count = int((self.length + 24) // step) + 2
-        moments = [_later(midnight, step * number, self.zone) for number in range(count)]
-        inside = [at for at in moments if -1e-9 <= self.hours(at) <= self.length]
+        clocks = (midnight + timedelta(hours=step * number) for number in range(count))
+        marks = sorted({at for clock in clocks for at in moments(clock, self.zone)[: 1 if step >= 24 else 2]})
+        inside = [at for at in marks if -1e-9 <= self.hours(at) <= self.length]
         return [self.hours(at) for at in inside], self._labels(inside, step)
 
-    def _labels(self, moments: Sequence[datetime], step: int) -> list[str]:
+    def _labels(self, marks: Sequence[datetime], step: int) -> list[str]:
+        """Of hours that the clock shows twice each has its offset."""
         if step >= 24:
-            return [f"{at:%m-%d}" for at in moments]
+            return [f"{at.astimezone(self.zone):%m-%d}" for at in marks]
         labels, day = [], ""
-        for at in moments:
-            here = f"{at:%m-%d}"
-            labels.append(f"{at:%H:%M}" if here == day else f"{at:%H:%M}\n{here}")
+        for at in marks:
+            local = at.astimezone(self.zone)
+            here = f"{local:%m-%d}"
+            twice = signed(offset_at(at, self.zone)) if len(moments(local, self.zone)) > 1 else ""
+            below = " ".join(filter(None, ("" if here == day else here, twice)))
+            labels.append(f"{local:%H:%M}\n{below}" if below else f"{local:%H:%M}")
             day = here
         return labels
-
-
-def _later(midnight: datetime, hours: int, zone: tzinfo | None) -> datetime:
-    """A local time so many hours of the clock later: days stay days where clocks are set forward or back."""
-    days, rest = divmod(hours, 24)
-    naive = midnight.replace(tzinfo=None) + timedelta(days=days, hours=rest)
-    return (naive.replace(tzinfo=zone) if zone is not None else naive).astimezone(UTC).astimezone(zone)

@@ -8,11 +8,12 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, tzinfo
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from inspection.report import local_time
 from inspection.report.contents import Claim, Span
 
 Language = Literal["en", "zh"]
@@ -32,23 +33,18 @@ def all_texts(language: Language) -> Mapping[str, Mapping[str, str]]:
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """Words of a language, and times in the station's zone, ``offset`` from UTC."""
+    """Words of a language, and times in the station's ``zone``; None is that of this computer."""
 
     language: Language
-    offset: timedelta
+    zone: tzinfo | None = None
 
-    @property
-    def zone(self) -> timezone:
-        """What local times are shown in."""
-        return timezone(self.offset)
+    def zone_name(self, at: datetime) -> str:
+        """The zone at a moment in words: UTC, UTC+08:00, UTC-03:30."""
+        return local_time.zone_name(local_time.offset_at(at, self.zone))
 
-    @property
-    def zone_name(self) -> str:
-        """The zone in words: UTC, UTC+08:00, UTC-03:30."""
-        minutes = round(self.offset.total_seconds() / 60)
-        return (
-            f"UTC{'+' if minutes >= 0 else '-'}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}" if minutes else "UTC"
-        )
+    def zone_names(self, offsets: local_time.Offsets) -> str:
+        """The same of several, each once."""
+        return ", ".join(dict.fromkeys(local_time.zone_name(offset) for _, offset in offsets))
 
     def words(self, section: str) -> Mapping[str, str]:
         """One table of texts."""
@@ -115,11 +111,11 @@ class Wording:
 
     def when(self, at: datetime | None) -> str:
         """A moment in the station's time, to the second."""
-        return DASH if at is None else f"{at.astimezone(self.zone):%Y-%m-%d %H:%M:%S}"
+        return DASH if at is None else local_time.on_the_clock(at, "%Y-%m-%d %H:%M:%S", self.zone)
 
     def minute(self, at: datetime) -> str:
         """A moment in the station's time, to the minute."""
-        return f"{at.astimezone(self.zone):%Y-%m-%d %H:%M}"
+        return local_time.on_the_clock(at, "%Y-%m-%d %H:%M", self.zone)
 
     def claim(self, claim: Claim) -> str:
         """The number of a claim, or its interval where that is too wide for one number; empty where there is none."""

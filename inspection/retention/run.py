@@ -54,6 +54,7 @@ class Retention:
         self.budget = Budget(self.section.budget_ms_per_s, stop.wait)
         self._config = config
         self._left: set[str] = set()
+        self._incompressible: set[str] = set()
         self._told = ""
         self._refused: set[str] = set()
         self._unknown = Unknown()
@@ -97,7 +98,7 @@ class Retention:
         self._clock.read(self._ledger, self.budget)
         selection = Selection(
             self._ledger, self._parts, self.section, now=now, aged_to=self._clock.limit(now), budget=self.budget,
-            left=self._left,
+            left=self._left, incompressible=self._incompressible,
         )  # fmt: skip
         try:
             self._carry_out(selection.by_rules(), summary)
@@ -110,7 +111,7 @@ class Retention:
             self._reserve.hold()
         summary.protected = selection.protected
         summary.add(Done(left=selection.unreadable))
-        self._left |= selection.unreadable.keys()
+        self._left.update(selection.unreadable)
         summary.unknown = self._look()
         self._tell(summary)
         return summary
@@ -134,9 +135,12 @@ class Retention:
         orders, before = iter(orders), summary.freed_bytes
         while not self.stop.is_set() and (some := list(islice(orders, AT_ONCE))):
             done = self._steps.carry_out(some)
-            if len(self._left) > MOST_LEFT:
-                self._left.clear()
-            self._left |= done.left.keys()
+            for order in some:
+                if order.record_id in done.left:  # what cannot be compressed can still be deleted
+                    passed_over = self._incompressible if order.keep == "compressed" else self._left
+                    if len(passed_over) > MOST_LEFT:
+                        passed_over.clear()
+                    passed_over.add(order.record_id)
             summary.add(done)
         return summary.freed_bytes - before
 

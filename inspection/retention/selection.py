@@ -1,7 +1,7 @@
 """Which records' pictures are to be compressed or deleted now: by the rules, and by the limit of the disk."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from datetime import UTC, datetime, timedelta
 from heapq import merge
 from pathlib import Path
@@ -66,7 +66,8 @@ class Selection:
     """One look at everything that lies on the disk, at the time ``now``; pictures age up to ``aged_to``.
 
     ``protected`` counts the parts that a rule or the limit would have liked to touch and may not, by reason.  Records in
-    ``left`` are passed over; ``unreadable`` are those of which too little can be read to decide, with why.
+    ``left`` are passed over, those in ``incompressible`` where they would be compressed; ``unreadable`` are those of which
+    too little can be read to decide, with why.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Selection:
         aged_to: datetime,
         budget: Budget,
         left: set[str],
+        incompressible: Container[str] = (),
     ) -> None:
         self._ledger, self._parts, self._rules = ledger, parts, section.rules
         self._budget = budget
@@ -86,7 +88,7 @@ class Selection:
         self.protected: Counter[str] = Counter()
         self.unreadable: dict[str, str] = {}
         self._now, self._aged_to = now, aged_to
-        self.left = left
+        self.left, self._incompressible = left, incompressible
 
     def by_rules(self) -> Iterator[Order]:
         """What the rules ask for, the oldest parts of each rule first."""
@@ -123,13 +125,18 @@ class Selection:
             self.protected[protection(part)] += 1
 
     def _parts_of(self, verdict: str, before: str, *, lossless: bool = False) -> Iterator[tuple[Present, Part]]:
-        """Parts with pictures on the disk, the oldest first, read a page at a time."""
+        """Parts with pictures on the disk, the oldest first, read a page at a time; ``lossless`` those to be compressed."""
         after = ("", "")
+        passed_over = (self.left, self._incompressible if lossless else ())
         before = min(before, (self._now - FRESH).isoformat())
         while True:
             with self._budget.spend():
                 page = present(self._ledger, verdict, before, after=after, limit=_PAGE, lossless=lossless)
-                parts = [(one, self._parts.of(one)) for one in page if one.record_id not in self.left]
+                parts = [
+                    (one, self._parts.of(one))
+                    for one in page
+                    if not any(one.record_id in names for names in passed_over)
+                ]
             if not page:
                 return
             after = (page[-1].since, page[-1].record_id)

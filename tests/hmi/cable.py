@@ -20,6 +20,7 @@ class Cable:
         self._whole = threading.Event()
         self._whole.set()
         self._ended = threading.Event()
+        self._sockets: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
 
@@ -33,7 +34,8 @@ class Cable:
         self._ended.set()
         for thread in self._threads:
             thread.join(timeout=10)
-        self._listening.close()
+        for opened in (*self._sockets, self._listening):
+            opened.close()
 
     def _accept(self) -> None:
         while not self._ended.is_set():
@@ -42,14 +44,14 @@ class Cable:
             except TimeoutError:
                 continue
             far = socket.create_connection(self._to)
-            left = [2]
+            self._sockets += (near, far)
             for source, target in ((near, far), (far, near)):
                 source.settimeout(0.1)
-                thread = threading.Thread(target=self._carry, args=(source, target, left), daemon=True)
+                thread = threading.Thread(target=self._carry, args=(source, target), daemon=True)
                 self._threads.append(thread)
                 thread.start()
 
-    def _carry(self, source: socket.socket, target: socket.socket, left: list[int]) -> None:
+    def _carry(self, source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError):
             while not self._ended.is_set():
                 try:
@@ -62,10 +64,6 @@ class Cable:
                     target.shutdown(socket.SHUT_WR)
                     break
                 target.sendall(content)
-        left[0] -= 1
-        if left[0] == 0:
-            source.close()
-            target.close()
 
 
 @contextmanager

@@ -10,12 +10,13 @@ Fixtures (found by every test in this folder):
 
 import json
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,6 +31,7 @@ from inspection.hmi.app import make_hmi
 from inspection.hmi.context import Context
 from inspection.hmi.passwords import Passwords
 from inspection.images import read_image
+from inspection.recipe import LoadedRecipe
 from inspection.station import Station
 from inspection.store import Store
 from inspection.types import Judgement, Reason, Record, Trigger, new_id, utc_now
@@ -39,7 +41,7 @@ CHROMIUM = "/usr/bin/chromium"
 PANEL, PHONE = (1280, 800), (390, 844)
 PASSWORD = "correct horse battery"
 SERIALS = {"OK": "good.png", "NG": "two-defects.png", "NG4": "four-defects.png", "ERROR": "torn"}
-LIMIT_S = 30.0
+LIMIT_S = 90.0  # a page that has nothing asks anew every 30 s
 
 
 def until(condition: Callable[[], Any], limit_s: float = LIMIT_S) -> Any:
@@ -51,15 +53,29 @@ def until(condition: Callable[[], Any], limit_s: float = LIMIT_S) -> Any:
     return value
 
 
+@contextmanager
+def port_of_our_own() -> Iterator[int]:
+    """A port that nobody else is given while the block runs; a server may listen on it, end, and listen on it again."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield int(held.getsockname()[1])
+
+
 def station_toml(
     folder: Path, recipe: Path, *, controller: str = 'kind = "simulated"', hmi: str = "", top: str = ""
 ) -> Path:
-    """Write ``station.toml`` of a station whose camera shows the files in ``folder/frames`` by serial."""
+    """Write ``station.toml`` of a station whose camera shows the files in ``folder/frames`` by serial.
+
+    Its shift began an hour ago, whatever the time of day: none ends while a test counts parts.
+    """
     path = folder / "station.toml"
+    began = datetime.now() - timedelta(hours=1)
     (folder / "frames").mkdir(exist_ok=True)
     path.write_text(
         f'station_id = "line-7"\nrecipe = {json.dumps(str(recipe))}\nstore = "records.sqlite"\nthreads = 1\n{top}\n'
-        f'[evidence]\nfolder = "evidence"\nkeep = "all"\nmin_free_mb = 0\n[hmi]\n{hmi}\n'
+        f'[evidence]\nfolder = "evidence"\nkeep = "all"\nmin_free_mb = 0\n'
+        f'[hmi]\nshifts = ["{began:%H:%M}"]\n{hmi}\n'
         f'[cameras.top]\nkind = "folder"\nfolder = "frames"\n[controller]\n{controller}\n',
         encoding="utf-8",
     )
@@ -76,7 +92,7 @@ class Seen:
 
 @pytest.fixture(scope="session")
 def seen(tmp_path_factory: pytest.TempPathFactory, demo_recipe: Path) -> dict[str, Seen]:
-    """One run of a real station on the demo recipe: a part of each kind in ``SERIALS``."""
+    """One run of a real station on the demo recipe: a part of each kind in ``SERIALS``, none too late for its deadline."""
     folder = tmp_path_factory.mktemp("seen")
     config = load_station(
         station_toml(folder, demo_recipe, controller=f'kind = "simulated"\nserials = {json.dumps(list(SERIALS))}')
@@ -84,13 +100,15 @@ def seen(tmp_path_factory: pytest.TempPathFactory, demo_recipe: Path) -> dict[st
     for serial, file in SERIALS.items():
         content = (demo_recipe / "selftest" / (file if file != "torn" else "good.png")).read_bytes()
         (folder / "frames" / f"{serial}.png").write_bytes(content if file != "torn" else content[: len(content) // 2])
-    station = Station(config)
-    try:
-        station.open()
-        end_s = time.monotonic() + 120
-        station.run(lambda: station.controller.finished or time.monotonic() > end_s)  # type: ignore[attr-defined]
-    finally:
-        station.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LoadedRecipe, "deadline_ms", 60_000)
+        station = Station(config)
+        try:
+            station.open()
+            end_s = time.monotonic() + 240
+            station.run(lambda: station.controller.finished or time.monotonic() > end_s)  # type: ignore[attr-defined]
+        finally:
+            station.close()
     records = station.controller.answers  # type: ignore[attr-defined]
     return {record.serial: Seen(record, _pictures(folder / "evidence", record)) for record in records}
 

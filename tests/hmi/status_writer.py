@@ -6,8 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hmi_site import Site
 
+from inspection import station_link
 from inspection.images import write_whole
 from inspection.recipe import lock_sha256
 from inspection.station_link import ControllerStatus, EvidenceStatus, StationStatus, status_path
@@ -46,13 +48,15 @@ class SaidStatus:
 
 @contextmanager
 def saying(site: Site) -> Iterator[SaidStatus]:
-    """A station's status while the block runs; it goes stale afterwards."""
+    """A station's status while the block runs, however slow the computer is; it goes stale afterwards."""
     said = SaidStatus(site)
-    said.say()
-    thread = threading.Thread(target=said.run, daemon=True)
-    thread.start()
-    try:
-        yield said
-    finally:
-        said.end()
-        thread.join(timeout=10)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(station_link, "STALE_S", 3600.0)
+        said.say()
+        thread = threading.Thread(target=said.run, daemon=True)
+        thread.start()
+        try:
+            yield said
+        finally:
+            said.end()
+            thread.join(timeout=10)

@@ -140,6 +140,28 @@ def test_five_guesses_on_a_name_make_it_wait(accounts: Accounts, clock: Clock) -
     assert [30, 60, 120, 240, 480, 900, 900, 900] == waits
 
 
+@pytest.mark.parametrize("back_s", [300.0, 86400.0])
+def test_a_clock_that_is_set_back_keeps_nobody_locked(back_s: float, accounts: Accounts, clock: Clock) -> None:
+    """Wrong passwords of a time that is yet to come do not count: a wait that is said is over when it is over."""
+    for _ in range(lockout.FREE):
+        guess(accounts)
+    clock.now -= back_s
+    assert () == accounts.locked()
+    assert accounts.session(accounts.log_in("ann", GOOD, address=ELSEWHERE))
+    for _ in range(lockout.FREE):
+        guess(accounts)
+    clock.now += guess(accounts).wait_s
+    assert accounts.session(accounts.log_in("ann", GOOD, address=ELSEWHERE))
+
+
+def test_a_clock_that_is_put_right_frees_nobody(accounts: Accounts, clock: Clock) -> None:
+    """A few seconds back are no reason to guess again."""
+    for _ in range(lockout.FREE):
+        guess(accounts)
+    clock.now -= lockout.SLACK_S - 1
+    assert guess(accounts).wait_s > 0
+
+
 def test_name_without_account_is_locked_alike(accounts: Accounts) -> None:
     """The lock does not tell which names are accounts."""
     for number in range(lockout.FREE):

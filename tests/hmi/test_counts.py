@@ -97,6 +97,13 @@ def test_yield_leaves_errors_out() -> None:
     assert Tally(error=2).share_ok is None
 
 
+def test_records_that_cannot_be_read_are_counted_apart() -> None:
+    """They are in no other number of their shift and lot."""
+    counts = counted([Entry("A", Verdict.NG, NOW, unreadable=number < 2) for number in range(5)])
+    assert Tally(ng=3, unreadable=2) == counts.of_shift(NOW) == counts.of_lot("A")
+    assert 3 == counts.of_shift(NOW).parts
+
+
 def test_simulated_parts_are_counted_apart() -> None:
     """Of each shift and lot it is known how many of its parts were no production."""
     counts = counted([Entry("A", Verdict.OK, NOW, simulated=number < 2) for number in range(5)])

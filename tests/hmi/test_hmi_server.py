@@ -54,6 +54,12 @@ def log_in(client: httpx.Client, name: str, password: str = PASSWORD, **more: st
     return client.post("/login", data={"csrf_token": token, "name": name, "password": password, **more})
 
 
+def time_stands_still(site: Site) -> None:
+    """For the accounts: no wait ends while a slow computer still guesses."""
+    now = time.time()
+    site.context.accounts.clock = lambda: now
+
+
 def csrf(client: httpx.Client, path: str = "/password") -> str:
     found = re.search(r'name="csrf-token" content="([^"]+)"', client.get(path).text)
     assert found
@@ -97,6 +103,7 @@ def test_lock_out_says_what_is_locked(site: Site, language: str, name_locked: st
     site.add_person("eve", "engineer")
     engineer, client = site.client("kim", "engineer"), site.client()
     client.get("/login", params={"lang": language})
+    time_stands_still(site)
     for _ in range(5):
         log_in(client, "ann", "a wrong password")
     assert name_locked in log_in(client, "ann").text
@@ -341,11 +348,13 @@ def test_person_logs_in_by_keyboard(site: Site, browser: Browser) -> None:
     site.add_person("ann")
     page = browser.open(site, "/password")
     assert "/login" in page.url
+    page.wait_for_selector("[name=name]:focus")
     page.keyboard.type("ann")
     page.keyboard.press("Tab")
     page.keyboard.type("wrong")
     page.keyboard.press("Enter")
     page.get_by_role("alert").wait_for()
+    page.wait_for_selector("[name=password]:focus")
     page.keyboard.type(PASSWORD)
     page.keyboard.press("Enter")
     page.wait_for_url("**/password")
@@ -407,6 +416,7 @@ def test_pages_fit_and_are_accessible(site: Site, browser: Browser, size: tuple[
 def test_twenty_threads_that_guess_get_five_tries(site: Site) -> None:
     """Guessing at once helps nobody; the person learns to wait, and the console unlocks."""
     site.add_person("ann")
+    time_stands_still(site)
     clients = [site.client() for _ in range(20)]
     answers: list[int] = []
 
@@ -504,6 +514,8 @@ def raw(site_or_port: Site | int, sent: bytes = b"") -> socket.socket:
 
 def test_slow_client_is_cut_off_and_keeps_nobody_waiting(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request sent a byte at a time holds up no other, and ends when its time is over."""
+    client = site.client()
+    assert 200 == client.get("/login").status_code  # its connection is there before the time is short
     monkeypatch.setattr(steady, "REQUEST_S", 2.0)
     slow = [raw(site, b"GET /login HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ") for _ in range(30)]
     body = raw(
@@ -513,7 +525,7 @@ def test_slow_client_is_cut_off_and_keeps_nobody_waiting(site: Site, monkeypatch
     with ExitStack() as stack:
         for one in (*slow, body):
             stack.callback(one.close)
-        client, over = site.client(), set()
+        over: set[socket.socket] = set()
         end_s = time.monotonic() + LIMIT_S
         while len(over) < len(slow) + 1:
             assert time.monotonic() < end_s, "slow clients are never cut off"

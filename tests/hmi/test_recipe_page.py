@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,21 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hmi_site import PANEL, PHONE, Browser, Seen, Site, open_site, until
+from hmi_site import PANEL, PHONE, Browser, Seen, Site, open_site, port_of_our_own, until
 from status_writer import saying
 
+from inspection import station_link
 from inspection.recipe import lock_sha256, open_recipe, seal
+from inspection.recipe_lock import file_hashes
 from inspection.recipe_versions import history, promote
 from inspection.station_link import RefusedRecipe, read_status, requests_folder
 from inspection.types import utc_now
 from inspection.web.texts import LANGUAGES
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def named(recipe: Path, folder: Path, name: str) -> Path:
@@ -46,13 +42,13 @@ def two(tmp_path: Path, demo_recipe: Path, seen: dict[str, Seen]) -> Iterator[Si
         named(demo_recipe, tmp_path / "recipe", "other-pcb")
         yield open_site(
             stack, tmp_path, demo_recipe, seen, top='recipes = "recipe"',
-            controller=f'kind = "modbus_tcp"\nport = {free_port()}',
+            controller=f'kind = "modbus_tcp"\nport = {stack.enter_context(port_of_our_own())}',
         )  # fmt: skip
 
 
 @contextmanager
 def station(site: Site) -> Iterator[None]:
-    """A real station on the site's config, in a process of its own."""
+    """A real station on the site's config, in a process of its own; the pages bear with one that stands still a while."""
     command = [sys.executable, "-m", "inspection", "run", str(site.folder / "station.toml")]
     frame = ROOT / "deploy" / "recipes" / "demo-pcb" / "selftest" / "good.png"
     shutil.copy(frame, site.folder / "frames" / "part.png")
@@ -61,7 +57,9 @@ def station(site: Site) -> Iterator[None]:
     try:
         until(lambda: child.poll() is not None or getattr(read_status(site.store_path), "state", "") == "READY")
         assert child.poll() is None, (site.folder / "station.log").read_text(encoding="utf-8")
-        yield
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(station_link, "STALE_S", 60.0)
+            yield
     finally:
         child.kill()
         child.wait(timeout=30)
@@ -76,10 +74,10 @@ def test_operator_changes_the_recipe_of_a_running_station(two: Site, browser: Br
     with station(two):
         page = browser.open(two, "/recipe", "ann")
         page.get_by_role("link", name="Change to this other-pcb").click()
-        assert "Change the recipe?" in page.locator("h1").inner_text()
+        page.wait_for_selector("h1:has-text('Change the recipe?')")
         assert "demo-pcb" == read_status(two.store_path).recipe_id  # type: ignore[union-attr]
         page.get_by_role("button", name="Change the recipe").click()
-        page.wait_for_selector("text=The station has put in force", timeout=60000)
+        page.wait_for_selector("text=The station has put in force")
         assert "other-pcb" == read_status(two.store_path).recipe_id  # type: ignore[union-attr]
         page.wait_for_selector(".large:has-text('other-pcb')")  # by itself: the page does not contradict itself
         page.get_by_role("link", name="Show", exact=True).click()
@@ -200,7 +198,7 @@ def with_versions(site: Site) -> tuple[str, str]:
     names = ("escape_bound", "overkill", "returned_escapes", "latency")
     comparison = {
         "schema": 1, "recipe_id": "demo-pcb", "champion_sha256": first, "champion_model_sha256": model,
-        "challenger_model_sha256": model, "changed": [],
+        "challenger_model_sha256": model, "challenger_files": file_hashes(newer), "changed": [],
         "gates": [{"name": name, "held": True, "champion": 1, "challenger": 1, "text": "1 -> 1"} for name in names],
     }  # fmt: skip
     (newer / "comparison.json").write_text(json.dumps(comparison), encoding="utf-8")

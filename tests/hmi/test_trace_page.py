@@ -4,12 +4,12 @@ import re
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
-from hmi_site import PANEL, PHONE, Browser, Site
+from hmi_site import PANEL, PHONE, Browser, Site, until
 
 from inspection.types import Detection, Judgement, Reason, Record, Region, Review, Verdict, utc_now
 from inspection.web.texts import LANGUAGES, all_words
@@ -107,8 +107,14 @@ def test_all_parts_of_a_recipe_and_a_model(shift_site: Site) -> None:
 def test_searched_days_are_shown_and_classes_are_named(site: Site) -> None:
     """An answer says which days were searched, also when none was typed; an unknown class lists those that are known."""
     site.add_part("NG")
-    now = utc_now().astimezone()
-    text = got(site, defect="no-such", since="", until="")
+
+    def got_within_a_day() -> tuple[str, datetime] | None:
+        """The page and its day; nothing when midnight came meanwhile."""
+        now = utc_now().astimezone()
+        text = got(site, defect="no-such", since="", until="")
+        return (text, now) if utc_now().astimezone().date() == now.date() else None
+
+    text, now = until(got_within_a_day)
     assert "Days searched, both included:" in text
     for day in (now - timedelta(days=6), now):
         assert f"<b>{day:%Y-%m-%d}</b>" in text
@@ -251,7 +257,7 @@ def test_hostile_text_stays_text(site: Site, browser: Browser) -> None:
     page.goto(f"/trace?{httpx.QueryParams({'q': HOSTILE})}")
     assert 0 == page.locator("main img").count()
     page.locator("main a[href^='/part/']").first.click()
-    assert HOSTILE in page.locator("h1").inner_text()
+    page.locator("h1", has_text=HOSTILE).wait_for()
 
 
 def test_person_finds_a_part_by_typing(shift_site: Site, browser: Browser) -> None:
@@ -260,7 +266,7 @@ def test_person_finds_a_part_by_typing(shift_site: Site, browser: Browser) -> No
     page.get_by_role("searchbox").fill("SN-0002")
     page.keyboard.press("Enter")
     page.locator("main a[href^='/part/']").first.click()
-    assert "SN-0002" in page.locator("h1").inner_text()
+    page.locator("h1", has_text="SN-0002").wait_for()
     assert page.locator("nav a[href='/trace']").count() == 1
 
 

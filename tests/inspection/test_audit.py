@@ -391,6 +391,8 @@ def test_a_store_that_is_written_meanwhile_is_good(tmp_path: Path) -> None:
     writer = threading.Thread(target=live)
     writer.start()
     try:
+        while heads_of(path).records[0] == 0 and not failed:
+            time.sleep(0.01)
         results = [verify(path, now=utc_now()) for _ in range(15)]
     finally:
         stop.set()

@@ -34,7 +34,7 @@ def audited(fates: list[str], subjects: list[str], *, once: bool) -> TableAudit:
         return compare(database, table, chain, Delays(iter(()), timedelta()))
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 @given(FATES)
 def test_every_row_that_was_altered_deleted_or_added_is_told_apart(fates: list[str]) -> None:
     """Whatever became of the rows, each is named with its own fate, in order, and no other."""

@@ -197,6 +197,41 @@ def test_reviews_from_before_the_chain_go_on(tmp_path: Path) -> None:
     assert (said.good, said.uncovered, said.entries, said.rows) == (True, {"reviews": 1}, 4, {"reviews": 4})
 
 
+@pytest.mark.parametrize(
+    ("change", "row"), [("", None), ("drawn = 0 WHERE review_id = 1", 1), ("drawn = NULL WHERE review_id = 2", 2)]
+)
+def test_reviews_from_before_they_said_whether_their_part_was_drawn(
+    change: str, row: int | None, tmp_path: Path
+) -> None:
+    """They verify as they were chained, without that column; what is put into it, or taken out of it, is named."""
+    store = tmp_path / "records.sqlite"
+    Store(store).close()
+    path = reviews_path(store)
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        for migration in REVIEW_MIGRATIONS[:2]:
+            database.executescript(migration)
+        old = ("12345678", "p", "confirmed", "ann", at(0).isoformat(), "")
+        database.execute(
+            "INSERT INTO reviews (key, record_id, disposition, reviewer, at, comment) VALUES (?, ?, ?, ?, ?, ?)", old
+        )
+        append(database, "review", "p", (1, *old))
+        database.execute("PRAGMA user_version = 2")
+        database.execute(f"PRAGMA application_id = {MARK}")
+    said = audit(store).files[1]
+    assert ({"reviews": 1}, {"schema": 2}) == (said.rows, dict(said.counts))  # older, and the row fits its entry
+    with closing(ReviewStore(path)) as reviews:
+        add_reviews(reviews, 2, 3)
+    if change:
+        with closing(sqlite3.connect(path, isolation_level=None)) as database:
+            guard = database.execute("SELECT sql FROM sqlite_schema WHERE name = 'reviews_keep'").fetchone()[0]
+            database.execute("DROP TRIGGER reviews_keep")
+            database.execute(f"UPDATE reviews SET {change}")
+            database.execute(guard)
+    said = audit(store).files[1]
+    assert ([] if row is None else [("altered", row)]) == [(one.kind, one.row) for one in said.findings]
+    assert (said.damage, said.rows) == ((), {"reviews": 3})
+
+
 def test_the_first_link_stands_on_nothing() -> None:
     """Before the first entry the end of a chain is 0 and 32 zero bytes."""
     with closing(chained()) as database:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from inspection.errors import FrameCorrupt, UsageError
-from inspection.images import decode_image, read_grey, read_image, to_grey, write_png, write_whole
+from inspection.images import decode_image, picture_size, read_grey, read_image, to_grey, write_png, write_whole
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (40, 60), dtype=np.uint8)
@@ -39,6 +39,33 @@ def test_whole_jpeg_is_accepted(channels: int, progressive: int, restart: int) -
     image = GREY if channels == 1 else COLOUR
     settings = (cv2.IMWRITE_JPEG_PROGRESSIVE, progressive, cv2.IMWRITE_JPEG_RST_INTERVAL, restart)
     assert image.shape == decode_image(encoded(".jpg", image, *settings), "a").shape
+
+
+@pytest.mark.parametrize("size", [(1, 1), (40, 60), (300, 700)])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("suffix", "settings"), [(".png", ()), (".jpg", ()), (".jpg", (cv2.IMWRITE_JPEG_PROGRESSIVE, 1))]
+)
+def test_size_is_read_from_the_first_bytes(
+    tmp_path: Path, suffix: str, settings: tuple[int, ...], size: tuple[int, int], channels: int
+) -> None:
+    """Width and height of a PNG or JPEG, whatever is said before them, also where the rest is missing; else none."""
+    content = encoded(suffix, np.zeros((*size, channels), np.uint8), *settings)
+    texts = b"".join(b"\xff\xe1" + (60_002).to_bytes(2, "big") + b"\xff\xc0x" * 20_000 for _ in range(2))
+    whole = content if suffix == ".png" else content[:2] + texts + content[2:]
+    file = tmp_path / "a"
+    for there in (whole, whole[: 200_000 if suffix == ".jpg" else 24]):
+        file.write_bytes(there)
+        assert size[::-1] == picture_size(file)
+    for there in (b"", whole[:3], whole[:20], b"GIF89a" + whole):
+        file.write_bytes(there)
+        assert picture_size(file) is None
+
+
+def test_size_of_what_is_not_there(tmp_path: Path) -> None:
+    """A missing file and a folder have none."""
+    assert picture_size(tmp_path) is None
+    assert picture_size(tmp_path / "a") is None
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif"])

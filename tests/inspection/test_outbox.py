@@ -4,6 +4,7 @@ import json
 import os
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
@@ -320,6 +321,8 @@ def test_an_unforeseen_failure_does_not_end_a_publisher(store: Store, monkeypatc
     add_many(store, 3)
     outbox = Outbox(store.path, {"a": UnforeseenConfig()}, station_id="st1")
     outbox.open()
+    while Unforeseen.opened == 0:  # told to end before it began, it would rightly try only once
+        time.sleep(0.001)
     outbox.close(timeout_s=20)
     assert (0, 3, 1) == (outbox.status()["a"].waiting, outbox.status()["a"].sent, outbox.status()["a"].failures)
 

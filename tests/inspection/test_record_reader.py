@@ -15,7 +15,7 @@ import pytest
 
 from inspection.errors import StoreError
 from inspection.record_reader import RecordReader
-from inspection.store import MIGRATIONS, Store
+from inspection.store import MIGRATIONS, Store, UnreadableRecord
 from inspection.types import Judgement, LateResult, Reason, Record, Trigger, Verdict
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -94,6 +94,20 @@ def test_rejected_parts_of_one_recipe(store: Store, reader: RecordReader) -> Non
     assert [(3, made[2]), (1, made[0])] == reader.rejected_before(5, "a", 10, span=100)
     assert [(3, made[2])] == reader.rejected_before(5, "a", 10, span=3)
     assert [Verdict.OK, Verdict.REVIEW] == [heading.verdict for heading in reader.headings(1, 2)]
+
+
+def test_a_record_that_cannot_be_read_takes_no_other_along(store: Store, reader: RecordReader) -> None:
+    """What pages and counts read in pieces names it in its place; its row still says when and where it was judged."""
+    made = [record(number, verdict=Verdict.NG) for number in range(3)]
+    commit(store, *made)
+    with closing(sqlite3.connect(store.path)) as database, database:
+        database.execute("DROP TRIGGER records_keep")
+        database.execute("UPDATE records SET json = '{}' WHERE rowid = 2")
+    for found in (reader.readable_before(4, 9), reader.rejected_before(4, "board-a", 9, span=9)):
+        assert [(3, Record), (2, UnreadableRecord), (1, Record)] == [(row, type(one)) for row, one in found]
+    for outlines in (reader.outlines_before(4, 9), reader.outlines_of_lot("L1", 4, 9)):
+        assert [(False, made[2]), (True, None), (False, made[0])] == [(one.unreadable, one.record) for one in outlines]
+        assert ("L1", Verdict.NG, NOW) == (outlines[1].lot, outlines[1].verdict, outlines[1].judged_at)
 
 
 def test_a_reader_cannot_write(store: Store, reader: RecordReader) -> None:

@@ -1,3 +1,4 @@
+import sqlite3
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ import pytest
 
 from inspection.evidence import is_sampled
 from inspection.record_reader import RecordReader
-from inspection.review_queue import LEASE_S, ReviewQueue
+from inspection.review_queue import LEASE_S, NO_PICTURE, UNREADABLE, ReviewQueue
 from inspection.reviews import ReviewStore, reviews_path
 from inspection.store import Store
 from inspection.types import Disposition, Judgement, Reason, Record, Review, Trigger, Verdict
@@ -120,6 +121,60 @@ def test_drawn_good_parts_come_last_and_only_with_a_picture(tmp_path: Path) -> N
         assert 3 < len(drawn) < 17
         assert (rejected, *drawn) == bench.queue.claim("ann", "a", 50)
         assert [True, False] == [bench.queue.is_sample(name) for name in (drawn[0], rejected)]
+
+
+def test_each_review_says_whether_its_part_was_drawn(tmp_path: Path) -> None:
+    """Noted with the decision: whatever share is drawn later, a part found by chance is told from one that was drawn."""
+    with closing(Bench(tmp_path, ok_share=0.5)) as bench:
+        made = [bench.judged(OK) for _ in range(20)] + [bench.judged(NG)]
+        without = next(name for name in (bench.judged(OK, evidence="") for _ in range(99)) if is_sampled(name, 0.5))
+        bench.queue.claim("ann", "a", 50)
+        for name in (*made, without):
+            bench.says("ann", name, "confirmed")
+        noted = bench.reviews.rows("SELECT drawn FROM reviews ORDER BY review_id")
+        drawn = {name: is_sampled(name, 0.5) for name in made[:-1]}
+        assert 3 < sum(drawn.values()) < 17
+        assert [*drawn.values(), False, False] == [bool(one) for (one,) in noted]
+
+
+def test_drawn_parts_without_a_picture_are_counted_beside_the_queue(tmp_path: Path) -> None:
+    """They are in no other count, and one whose picture is deleted later joins them; what was decided stays decided."""
+    with closing(Bench(tmp_path, ok_share=1.0)) as bench:
+        made = [bench.judged(OK, evidence=evidence) for evidence in ("kept", "kept", "", "skipped: queue full")]
+        assert tuple(made[:2]) == bench.queue.claim("ann", "a", 9)
+        assert (2, 2) == (bench.queue.counts("ann").waiting, bench.queue.counts("ann").no_picture)
+        bench.says("ann", made[1], "confirmed")
+        for record_id in made[:2]:
+            bench.queue.leave_out(record_id)
+        assert () == bench.queue.claim("ann", "a", 9)
+        assert (0, 3) == (bench.queue.counts("ann").waiting, bench.queue.counts("ann").no_picture)
+        assert bench.queue.is_sample(made[0])
+
+
+def test_a_part_that_cannot_be_shown_is_tried_again(bench: Bench) -> None:
+    """It takes nobody's place and is counted apart until a lease is over; then whoever asks next is given it."""
+    made = [bench.judged(NG) for _ in range(3)]
+    assert (made[0],) == bench.queue.claim("ann", "a")
+    bench.queue.set_aside(made[0], UNREADABLE)
+    bench.queue.set_aside(made[1], NO_PICTURE)
+    assert (made[2],) == bench.queue.claim("ann", "a", 3)
+    counts = bench.queue.counts("bob")
+    assert (1, 1, (made[0],), 1) == (counts.waiting, counts.held, counts.unreadable, counts.no_picture)
+    bench.clock.at += LEASE_S + 1
+    counts = bench.queue.counts("bob")
+    assert (3, 0, (), 0) == (counts.waiting, counts.held, counts.unreadable, counts.no_picture)
+    assert tuple(made) == bench.queue.claim("bob", "b", 3)
+
+
+def test_a_drawn_part_whose_record_cannot_be_read_keeps_waiting(tmp_path: Path) -> None:
+    """Looking through new records goes on past it: whether it has a picture is not known."""
+    with closing(Bench(tmp_path, ok_share=1.0)) as bench:
+        made = [bench.judged(OK, evidence="") for _ in range(2)] + [bench.judged(NG)]
+        with closing(sqlite3.connect(bench.store.path)) as database, database:
+            database.execute("DROP TRIGGER records_keep")
+            database.execute("UPDATE records SET json = '{}' WHERE record_id = ?", (made[0],))
+        assert (made[2], made[0]) == bench.queue.claim("ann", "a", 9)
+        assert 1 == bench.queue.counts("ann").no_picture
 
 
 def test_two_people_hold_different_parts(bench: Bench) -> None:

@@ -100,8 +100,8 @@ def test_what_is_no_review_is_refused(reviews: ReviewStore, wrong: Review, key: 
     [
         "UPDATE reviews SET disposition = 'escape'",
         "DELETE FROM reviews",
-        "INSERT OR REPLACE INTO reviews VALUES (1, 'key-000009', 'r9', 'escape', 'eve', '', '')",
-        "INSERT OR REPLACE INTO reviews VALUES (9, 'key-000001', 'r9', 'escape', 'eve', '', '')",
+        "INSERT OR REPLACE INTO reviews VALUES (1, 'key-000009', 'r9', 'escape', 'eve', '', '', 0)",
+        "INSERT OR REPLACE INTO reviews VALUES (9, 'key-000001', 'r9', 'escape', 'eve', '', '', 0)",
     ],
 )
 def test_the_database_itself_refuses_to_change_history(reviews: ReviewStore, statement: str) -> None:
@@ -167,13 +167,32 @@ def test_what_stands_of_each_record(reviews: ReviewStore) -> None:
     assert {"r1": given[0], "r2": given[1]} == reviews.latest_by_record(["r1", "r2", "r1", "r9"])
 
 
-SAID = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["confirmed", "false_call", "escape", "unsure"])))
+def test_a_decision_that_comes_late_does_not_replace_a_later_one(reviews: ReviewStore) -> None:
+    """What Anna decided eight hours ago, and her browser kept until now, does not override what Ben decided since."""
+    ben = replace(review(disposition="escape", who="ben"), at=NOW - timedelta(hours=1))
+    anna = replace(review(who="anna"), at=NOW - timedelta(hours=8))
+    for number, one in enumerate((ben, anna)):
+        reviews.add(one, key=f"key-{number:06d}")
+    assert ({"r1": ben}, (ben, anna)) == (reviews.latest_by_record(["r1"]), reviews.of("r1"))
+    for number, one in enumerate(replace(one, record_id="r2", disposition="unsure") for one in (ben, anna)):
+        reviews.add(one, key=f"key-unsure-{number:06d}")
+    assert "ben" == reviews.latest_by_record(["r2"])["r2"].reviewer
+
+
+SAID = st.lists(
+    st.tuples(
+        st.sampled_from("abc"), st.sampled_from(["confirmed", "false_call", "escape", "unsure"]), st.integers(0, 9)
+    )
+)
 
 
 @given(SAID)
-def test_a_persons_later_word_replaces_the_earlier_one(said: list[tuple[str, Disposition]]) -> None:
+def test_a_persons_later_word_replaces_the_earlier_one(said: list[tuple[str, Disposition, int]]) -> None:
     """What stands is the latest decision among each person's last words; taken back by ``unsure``, it is gone."""
-    spoken = [review("r", disposition, who) for who, disposition in said]
-    last = {who: number for number, (who, _) in enumerate(said)}
-    deciding = [number for number in sorted(last.values()) if said[number][1] != "unsure"]
+    spoken = [
+        replace(review("r", disposition, who), at=NOW + timedelta(minutes=minute)) for who, disposition, minute in said
+    ]
+    in_time = sorted(range(len(said)), key=lambda number: (said[number][2], number))
+    last = {said[number][0]: number for number in in_time}
+    deciding = [number for number in in_time if number in last.values() and said[number][1] != "unsure"]
     assert (spoken[deciding[-1]] if deciding else None) == standing(spoken)

@@ -210,9 +210,10 @@ def test_a_change_is_told_at_once_and_the_rest_once_a_second(
         if not shown or desk._board._status is not shown[-1]:
             shown.append(desk._board._status)
 
+    began_s = time.monotonic()
     for number in range(1000):
         show(StationState.READY if number % 2 else StationState.SINGLE_EXECUTION)
-    assert len(shown) < 10
+    assert len(shown) < 10 + (time.monotonic() - began_s)
     show(StationState.ERROR)
     assert shown[-1] is not None
     assert ("ERROR", {"top": "unplugged"}) == (shown[-1].state, shown[-1].cameras)

@@ -24,18 +24,21 @@ pytest.importorskip("polars", reason='pip install "lineside[report]"')
 
 from inspection.cli import main
 from inspection.config import load_station
-from inspection.evidence import EvidenceWriter
+from inspection.evidence import EvidenceWriter, is_sampled
 from inspection.evidence_ledger import EvidenceLedger, Picture, Tombstone, ledger_path
 from inspection.images import write_png
+from inspection.record_reader import RecordReader
 from inspection.report import facts
 from inspection.report.contents import Span
 from inspection.report.facts import read_facts
+from inspection.report.late_rows import late_verdicts
 from inspection.report.page import stage_name
 from inspection.report.snapshot import store_at_one_moment
 from inspection.report.tables import as_json
 from inspection.report.wording import LANGUAGES, Wording
 from inspection.report.writing import report_of
 from inspection.report_cli import add_verb, asked
+from inspection.review_queue import ReviewQueue
 from inspection.reviews import ReviewStore, reviews_path
 from inspection.store import MIGRATIONS, Store
 from inspection.types import (
@@ -203,14 +206,71 @@ def test_the_review_that_stands_counts(station: Station) -> None:
     """A person's later word replaces the earlier one; somebody unsure decides nothing."""
     station.commit([*(part(number) for number in range(100)), *(part(number, NG) for number in range(100, 104))])
     with closing(ReviewStore(reviews_path(station.store))) as reviews:
-        said = (100, "confirmed", "li"), (100, "false_call", "li"), (101, "unsure", "li"), (102, "confirmed", "wang")
-        for key, (number, word, who) in enumerate(said):
-            review = Review(f"{number:032x}", word, who, BEGIN)  # type: ignore[arg-type]
+        said = (
+            (100, "confirmed", "li", 0), (100, "false_call", "li", 0), (101, "unsure", "li", 0),
+            (102, "confirmed", "wang", 0), (103, "false_call", "wang", 2), (103, "confirmed", "li", 1),
+        )  # fmt: skip
+        for key, (number, word, who, hours) in enumerate(said):
+            review = Review(f"{number:032x}", word, who, BEGIN + timedelta(hours=hours))  # type: ignore[arg-type]
             reviews.add(review, key=f"key-{key:08d}")
     totals = station.report()["totals"]
     counts = {name: totals[name] for name in ("reviewed", "confirmed", "false_calls", "unsure", "unreviewed_not_ok")}
-    assert counts == {"reviewed": 3, "confirmed": 1, "false_calls": 1, "unsure": 1, "unreviewed_not_ok": 2}
-    assert totals["final_yield"]["value"] == 101 / 104
+    assert counts == {"reviewed": 4, "confirmed": 1, "false_calls": 2, "unsure": 1, "unreviewed_not_ok": 1}
+    assert totals["final_yield"]["value"] == 102 / 104
+
+
+def reviewed_sample(station: Station) -> list[Record]:
+    """A line with two true NG parts whose sample of 2 % was reviewed, all good, and then eight escapes found by chance."""
+    parts = [part(number, evidence="kept") for number in range(2000)]
+    station.commit([*parts, *(part(number, NG) for number in range(2000, 2002))])
+    with (
+        closing(ReviewStore(reviews_path(station.store))) as reviews,
+        closing(RecordReader(station.store)) as reader,
+    ):
+        queue = ReviewQueue(reviews, reader, ok_share=0.02)
+        assert queue.look(budget_s=60)
+        drawn = [one for one in parts if queue.is_sample(one.record_id)]
+        others = [one for one in parts if is_sampled(one.record_id, 0.1) and one not in drawn]
+        for one in drawn:
+            reviews.add(Review(one.record_id, "confirmed", "li", BEGIN), key=f"drawn-{one.record_id}")
+        for one in others[:8]:
+            reviews.add(Review(one.record_id, "escape", "li", BEGIN), key=f"chance-{one.record_id}")
+        for number in (2000, 2001):
+            reviews.add(Review(f"{number:032x}", "confirmed", "li", BEGIN), key=f"called-{number}")
+    return drawn
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.0])
+def test_the_share_that_is_drawn_may_change(share: float, station: Station) -> None:
+    """Which parts were drawn is what was so when they were reviewed: escapes found by chance stay out of the rate."""
+    drawn = reviewed_sample(station)
+    station.config.write_text(f"{STATION}[hmi]\nreview_ok_share = {share}\n", encoding="utf-8")
+    (view,) = station.report()["escapes"]
+    assert (len(drawn), len(drawn), 0, 8, 0) == tuple(
+        view[name] for name in ("drawn", "reviewed_ok", "escapes", "chance_escapes", "drawn_unknown")
+    )
+    assert (0.0, len(drawn) + 2) == (view["observed"]["value"], view["observed"]["of"])
+
+
+def test_reviews_that_do_not_say_whether_their_part_was_drawn(station: Station) -> None:
+    """Those of an earlier version are in no rate, and the report says how many; what is reviewed since is as always."""
+    drawn = reviewed_sample(station)
+    path = reviews_path(station.store)
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:  # as the version before left it
+        database.execute("ALTER TABLE reviews DROP COLUMN drawn")
+        database.execute("PRAGMA user_version = 2")
+    page = (station.written() / "report.html").read_text(encoding="utf-8")
+    (view,) = station.report()["escapes"]
+    assert (0, 0, 0, len(drawn) + 8) == tuple(
+        view[name] for name in ("reviewed_ok", "escapes", "chance_escapes", "drawn_unknown")
+    )
+    assert (None, "escapes_draw_not_known") == (view["observed"]["value"], view["observed"]["why_not"])
+    assert "drawn_unknown" in view["not_covered"]
+    assert f"Of {len(drawn) + 8} reviewed OK parts it is not known whether they were drawn" in page
+    with closing(ReviewStore(path)) as reviews:
+        reviews.add(Review(drawn[0].record_id, "escape", "wang", BEGIN), key="key-again-1")
+    (view,) = station.report()["escapes"]
+    assert (1, 1, len(drawn) + 7) == tuple(view[name] for name in ("reviewed_ok", "escapes", "drawn_unknown"))
 
 
 def test_clock_set_back(station: Station) -> None:
@@ -384,10 +444,10 @@ def test_recipe_that_is_not_here(station: Station) -> None:
     assert "no alignment was measured" not in page
 
 
-def test_store_that_is_being_written(station: Station) -> None:
+def test_store_that_is_being_written(station: Station, monkeypatch: pytest.MonkeyPatch) -> None:
     """The report is of one moment: what comes later is in no number, and said to have come."""
     station.commit(part(number) for number in range(2000))
-    stop = threading.Event()
+    stop, came = threading.Event(), threading.Event()
 
     def write() -> None:
         with closing(Store(station.store)) as store:
@@ -397,7 +457,16 @@ def test_store_that_is_being_written(station: Station) -> None:
                 store.accept(record.trigger)
                 store.commit(record)
                 number += 1
+                came.set()
 
+    def read_slowly(*given: Any) -> Any:
+        """After the moment of the report at least two records come: the first may have been on its way."""
+        for _ in range(2):
+            came.clear()
+            assert came.wait(60)
+        return late_verdicts(*given)
+
+    monkeypatch.setattr(facts, "late_verdicts", read_slowly)
     writer = threading.Thread(target=write)
     writer.start()
     try:
@@ -708,7 +777,7 @@ def test_one_production_record_is_one_record(station: Station) -> None:
     station.commit([part(1)])
     found = station.report("--simulated")
     assert caveats(found)["only_production"] == {"records": 1}
-    words = {language: Wording(language, timedelta()) for language in LANGUAGES}
+    words = {language: Wording(language, UTC) for language in LANGUAGES}
     assert "1 record of" in words["en"].text("caveat", "only_production", {"records": 1})
     assert "1 record of" in words["en"].text("caveat", "only_simulated", {"records": 1})
     assert "--simulated" in words["zh"].text("caveat", "only_production", {"records": 1})
@@ -736,8 +805,8 @@ def test_a_deletion_that_was_begun_is_no_deletion(station: Station) -> None:
 def test_stages_have_names_in_chinese() -> None:
     """Each stage that a station measures has a name in both languages, with a camera's role before it or not."""
     for language in LANGUAGES:
-        words = Wording(language, timedelta())
+        words = Wording(language, UTC)
         for stage in ("grab", "quality", "register", "lay_over", "infer", "judge", "total"):
             assert words.has("stage", stage)
-    assert stage_name("top.infer", Wording("zh", timedelta())) == "top.模型推理"
-    assert stage_name("of ours", Wording("zh", timedelta())) == "of ours"
+    assert stage_name("top.infer", Wording("zh", UTC)) == "top.模型推理"
+    assert stage_name("of ours", Wording("zh", UTC)) == "of ours"

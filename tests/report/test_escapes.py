@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inspection.model import Calibration, ModelCard, TrainedOn
+from inspection.model import Calibration, ClassLimit, ModelCard, TrainedOn
+from inspection.recipe_config import ViewSection
 from inspection.report.escapes import Promise, Reviewed, escapes, promise_of
 from inspection.report.intervals import Stratum
+from inspection.report.reviewing import _as_calibrated
 
 NG = Stratum(1000, 400, 360)
 SEEN = Reviewed(ok=99_000, drawn=500, decided=500, escapes=0, called=(NG,))
@@ -70,6 +72,15 @@ def test_escapes_that_were_not_drawn_are_never_used_for_the_rate() -> None:
     assert "chance" not in said.not_covered
 
 
+def test_parts_of_which_it_is_not_known_whether_they_were_drawn_are_named() -> None:
+    """They change no number; where nothing else was decided, they are the reason why there is none."""
+    said, with_older = (escapes(Promise(0.05), replace(SEEN, drawn_unknown=count)) for count in (0, 40))
+    assert (said.share, said.rate) == (with_older.share, with_older.rate)
+    assert ("drawn_unknown" in said.not_covered, "drawn_unknown" in with_older.not_covered) == (False, True)
+    nothing = escapes(Promise(0.05), replace(SEEN, decided=0, escapes=0, drawn_unknown=40))
+    assert ("escapes_draw_not_known",) * 2 == (nothing.share.why_not, nothing.rate.why_not)
+
+
 def test_the_promise_is_judged_by_the_whole_interval() -> None:
     """Kept only when the upper bound is not above it, broken only when the lower bound is; else undecided."""
     many = Reviewed(ok=99_000, drawn=60_000, decided=60_000, escapes=3, called=(Stratum(1000, 1000, 900),))
@@ -86,6 +97,25 @@ def test_a_promise_for_other_limits_is_no_promise() -> None:
     assert ("kept", "no_promise") == (some.against, every.against)
     assert "other_limits" in every.not_covered
     assert "other_limits" not in escapes(Promise(None), replace(seen, other_limits=1)).not_covered
+
+
+def test_a_keep_out_is_not_what_the_limits_were_proven_for() -> None:
+    """A recipe judges as calibrated with the card's own limits and nothing else: no keep-out, region, area or count."""
+    rule = {"defect_class": "open", "ng_score": 0.4, "review_score": 0.3}
+    card = CARD.model_copy(update={"limits": (ClassLimit.model_validate(rule),)})
+    region = {"id": "rim", "box_px": (0, 0, 500, 500)}
+
+    def calibrated(rois: tuple[dict, ...], *more: dict, **change: float) -> bool:
+        view = ViewSection.model_validate({"rois": rois, "rules": [rule | change, *more]})
+        return _as_calibrated({"top": view}, {"top": card})
+
+    assert calibrated(())
+    assert calibrated((region,))
+    assert not calibrated((region | {"kind": "keep_out"},))
+    assert not calibrated((region,), rule | {"roi": "rim"})
+    assert not any(
+        calibrated((), **change) for change in ({"min_area_mm2": 0.1}, {"allowed_count": 1}, {"ng_score": 0.5})
+    )
 
 
 def test_what_is_not_covered_is_listed() -> None:

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import fields, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from html.parser import HTMLParser
 from pathlib import Path
 from string import Formatter
@@ -131,7 +131,7 @@ def test_words_that_the_code_names_have_sentences() -> None:
     """Each caveat, reason and cause that the code names has its sentence, so that no reader meets a key."""
     folder = Path(page_module.__file__).parent
     code = "\n".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py"))
-    wording = Wording("en", timedelta())
+    wording = Wording("en", UTC)
     named = {"caveat": re.findall(r'[Cc]aveat\("(\w+)"', code), "why_not": re.findall(r'why_not="(\w+)"', code)}
     known = {key for table in ("why_not", "gallery", "map") for key in wording.words(table)}
     assert [] == [key for key in named["caveat"] if not wording.has("caveat", key)]
@@ -140,19 +140,15 @@ def test_words_that_the_code_names_have_sentences() -> None:
 
 def test_a_key_without_a_sentence_loses_no_fact() -> None:
     """An unknown word is shown as it is, with its values; a sentence whose values do not fit too."""
-    wording = Wording("en", timedelta())
+    wording = Wording("en", UTC)
     assert "not_heard_of (parts 12,345)" == wording.text("caveat", "not_heard_of", (("parts", 12345),))
     assert "few_parts (other 3)" == wording.text("caveat", "few_parts", (("other", 3),))
 
 
 def test_one_of_a_thing_is_not_many() -> None:
     """Where English has a sentence for one, it is taken when the first count is 1."""
-    assert "1 record is of" in Wording("en", timedelta()).text(
-        "caveat", "old_schema", (("records", 1), ("schemas", "2"))
-    )
-    assert "12 records are" in Wording("en", timedelta()).text(
-        "caveat", "old_schema", (("records", 12), ("schemas", "2"))
-    )
+    assert "1 record is of" in Wording("en", UTC).text("caveat", "old_schema", (("records", 1), ("schemas", "2")))
+    assert "12 records are" in Wording("en", UTC).text("caveat", "old_schema", (("records", 12), ("schemas", "2")))
 
 
 def test_a_wide_interval_stands_in_place_of_the_number(report: Report) -> None:
@@ -221,9 +217,9 @@ def test_shares_are_never_rounded_to_nothing_or_all(share: float, shown: str) ->
 
 def test_times_are_local_with_their_zone_named() -> None:
     """A moment is shown in the station's time, and the page says which that is."""
-    wording = Wording("en", timedelta(hours=-3, minutes=-30))
+    wording = Wording("en", timezone(timedelta(hours=-3, minutes=-30)))
     assert "2026-11-23 01:30:00" == wording.when(datetime(2026, 11, 23, 5, tzinfo=UTC))
-    assert "UTC-03:30" == wording.zone_name
+    assert "UTC-03:30" == wording.zone_name(datetime(2026, 11, 23, tzinfo=UTC))
     assert "2026-11-23 01:30:00" == wording.value("2026-11-23T05:00:00+00:00")
 
 
@@ -233,7 +229,7 @@ def test_times_are_local_with_their_zone_named() -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_number_is_on_the_page(pages: dict[Language, str], report: Report, language: Language) -> None:
     """Totals, yields, reasons, classes, hours, stages, versions, rates and reviews: each with its digits, in both languages."""
-    text, wording = Seen(pages[language]).text, Wording(language, report.utc_offset)
+    text, wording = Seen(pages[language]).text, Wording(language, report.zone)
     missing = [
         shown for shown in wanted(report, wording) if not re.search(rf"(?<![\d.,]){re.escape(shown)}(?![\d])", text)
     ]
@@ -305,7 +301,7 @@ def test_the_caveats_come_first(pages: dict[Language, str], report: Report, lang
     places = [html.index(f'<section id="{name}"') for name in SECTIONS]
     assert sorted(places) == places
     assert "limits" == SECTIONS[0]
-    wording, text = Wording(language, report.utc_offset), Seen(html).text
+    wording, text = Wording(language, report.zone), Seen(html).text
     for caveat in report.caveats:
         assert wording.has("caveat", caveat.key)
         assert wording.text("caveat", caveat.key, caveat.values) in text
@@ -316,7 +312,7 @@ def test_a_reason_stands_where_there_is_no_number(
     pages: dict[Language, str], report: Report, language: Language
 ) -> None:
     """Each claim without a value, chart without limits and missing picture says why, in the reader's language."""
-    wording, text = Wording(language, report.utc_offset), Seen(pages[language]).text
+    wording, text = Wording(language, report.zone), Seen(pages[language]).text
     said = [wording.text("why_not", row.rate.why_not) for row in report.false_calls if row.rate.value is None]
     said += [
         wording.text("why_not", lot.first_pass_yield.why_not)
@@ -337,7 +333,7 @@ def test_a_reason_stands_where_there_is_no_number(
 def test_an_empty_report_claims_nothing(empty: Report, language: Language) -> None:
     """A span without a record gives a page that says so in every section and shows no share."""
     html = render(empty, language)
-    seen, wording = Seen(html), Wording(language, empty.utc_offset)
+    seen, wording = Seen(html), Wording(language, empty.zone)
     assert wording.text("caveat", "empty_span") in seen.text
     assert all(f'<section id="{name}"' in html for name in SECTIONS)
     assert seen.text.count(wording.text("page", "no_number")) == 3
@@ -477,7 +473,7 @@ def test_prints_every_section(browser: Any, files: dict[str, Path], tmp_path: Pa
     )
     size = subprocess.run(["pdfinfo", tmp_path / "report.pdf"], capture_output=True, check=True, timeout=60)
     text = re.sub(r"\s+", " ", told.stdout.decode())
-    words = Wording("en", timedelta()).words("page")
+    words = Wording("en", UTC).words("page")
     places = [text.find(words[f"h_{name}"]) for name in SECTIONS]
     assert -1 not in places
     assert sorted(places) == places

@@ -1,6 +1,7 @@
 """Charts and maps of reports: any numbers that a report can hold give a picture, or none where there is nothing to show."""
 
 import base64
+import json
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -22,10 +23,11 @@ from inspection.report.control_charts import individuals_chart, p_chart, u_chart
 from inspection.report.defect_map import CELLS_ACROSS, MOST_MARKS, SPOTS, draw_map
 from inspection.report.page import MOST_GROUPS, MOST_HOURS, render
 from inspection.report.svg import canvas, columns_of, shortened
+from inspection.report.tables import as_json, tables
 from inspection.report.time_axis import TimeAxis
 from inspection.report.wording import Wording
 
-WORDING = Wording("en", timedelta())
+WORDING = Wording("en", UTC)
 WORDS = WORDING.words("page")
 GOLDEN = MapView("top", "demo", "ab", None, 640, 480, (), 0, 0)
 places = st.tuples(
@@ -84,6 +86,23 @@ def test_a_month_of_hours_stays_readable_and_small(report: Report) -> None:
     assert MOST_GROUPS == html.count('<tr><th scope="row">G', html.index("By lot"))
     assert MOST_HOURS == html.count('<tr><th scope="row" class="time">')
     assert "209 more rows are in tables/lots.csv" in html
+
+
+def test_changes_without_end_are_counted_and_not_drawn(report: Report) -> None:
+    """Where the recipe alternates from part to part no chart shows a change; page and tables say how often it changed."""
+    every = tuple(
+        replace(report.changes[0], at=BEGIN + timedelta(minutes=n), rowid=n + 1) for n in range(charts.MOST_CHANGES + 2)
+    )
+    many, few, none = (replace(report, changes=changes) for changes in (every, every[:-1], ()))
+    drawn = {name: charts.trend(one, WORDS, UTC) for name, one in (("many", many), ("few", few), ("none", none))}
+    assert drawn["many"] == drawn["none"] != drawn["few"]
+    html = render(many, "en")
+    pictures = re.compile(r'data:image/svg[^"]*')
+    assert pictures.findall(html) == pictures.findall(render(none, "en"))
+    assert html.count("The recipe or model changed 61 times: too often for lines in the charts") == 2
+    assert "2 more rows are in tables/changes.csv" in html
+    assert len(list(tables(many)["changes"][1])) == len(every) == len(json.loads(as_json(many))["changes"])
+    assert "too often for lines" not in render(few, "en")
 
 
 @pytest.mark.parametrize("tally", [Tally(), Tally(1), Tally(0, 1), Tally(0, 0, 0, 1)])

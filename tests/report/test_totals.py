@@ -23,14 +23,16 @@ from tools.month_plan import Wanted  # noqa: E402
 
 VERDICTS = {"error": 0, "ok": 1, "ng": 2, "review": 3}
 NAMES = ("ERROR", "OK", "NG", "REVIEW")
-# A person's latest word replaces the earlier ones; of these the latest that decides stands.
+# A person's latest word, by when it was decided, replaces the earlier ones; of these the latest that decides stands.
 REVIEWED = """
     CREATE TEMP TABLE reviewed AS
-    WITH latest AS (SELECT record_id, reviewer, max(review_id) AS review_id FROM reviews.reviews GROUP BY 1, 2),
-         words AS (SELECT latest.record_id, review_id, disposition FROM latest JOIN reviews.reviews USING (review_id)),
-         stands AS (SELECT record_id, max(review_id) AS review_id FROM words WHERE disposition <> 'unsure' GROUP BY 1)
-    SELECT record_id, coalesce((SELECT disposition FROM reviews.reviews WHERE review_id = stands.review_id), 'unsure') AS said
-    FROM (SELECT DISTINCT record_id FROM words) LEFT JOIN stands USING (record_id)
+    WITH words AS (SELECT *, row_number() OVER (PARTITION BY record_id, reviewer ORDER BY at DESC, review_id DESC) AS back
+                   FROM reviews.reviews),
+         stands AS (SELECT *, row_number() OVER (PARTITION BY record_id ORDER BY at DESC, review_id DESC) AS back
+                    FROM (SELECT record_id, at, review_id, disposition FROM words
+                          WHERE back = 1 AND disposition <> 'unsure'))
+    SELECT record_id, coalesce(disposition, 'unsure') AS said
+    FROM (SELECT DISTINCT record_id FROM words) LEFT JOIN (SELECT * FROM stands WHERE back = 1) USING (record_id)
 """
 FINDINGS = """
     CREATE TEMP TABLE found AS

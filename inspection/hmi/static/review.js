@@ -2,7 +2,7 @@
 import { send, toast as say, token } from "/static/send.js";
 import { Keep, random, within } from "/static/hmi/review_keep.js";
 import { showKept } from "/static/hmi/review_kept.js";
-import { Stage, fill, load, showFacts, unload, word } from "/static/hmi/review_show.js";
+import { Stage, fill, load, make, showFacts, unload, word } from "/static/hmi/review_show.js";
 
 const AHEAD = 5;              // parts loaded beyond the one on the screen
 const RENEW_MS = 30000;       // the lease lasts 120 s
@@ -111,6 +111,7 @@ function decide(choice) {
   if (!current || !current.choices.includes(choice)) return;
   if (shownAt === Infinity) { toast(words.no_picture_yet); return; }
   if (performance.now() - shownAt < LEAST_MS) { toast(words.too_quick); return; }
+  if (choice === "confirmed" && current.verdict === "OK" && !seen(current)) { toast(words.not_seen); return; }
   const part = current;
   keep.add(part, choice, at("comment").value.trim());
   decided.add(part.record_id);
@@ -122,6 +123,9 @@ function decide(choice) {
   next();
   refill();
 }
+
+// Whether a picture of the part came: that it is good is said of what was seen alone.
+const seen = (part) => part.layers.some((layer) => layer.frameImg.naturalWidth > 0);
 
 async function undo() {
   const last = history.pop();
@@ -247,11 +251,28 @@ function waitingText() {
   const said = [fill(words.waiting, { n: Math.max(0, counts.waiting - keep.entries.size) })];
   if (counts.elsewhere) said.push(fill(words.elsewhere, { n: counts.elsewhere }));
   if (counts.for_others) said.push(fill(words.for_others, { n: counts.for_others }));
+  if (counts.no_picture) said.push(fill(words.drawn_without, { n: counts.no_picture }));
   if (!counts.caught_up) said.push(words.looking);
   return said.join(" · ");
 }
 
+// Records that cannot be read, each with the page that says more.
+function showUnreadable() {
+  const names = counts?.unreadable_ids ?? [], mark = `${counts?.unreadable} ${names}`;
+  const links = names.flatMap((name) => {
+    const link = make("a", name);
+    link.href = `/part/${encodeURIComponent(name)}`;
+    return [" ", link];
+  });
+  at("unreadable").hidden = !names.length;
+  if (at("unreadable").dataset.mark === mark) return;  // nothing is read out twice
+  at("unreadable").dataset.mark = mark;
+  at("unreadable").replaceChildren(fill(words.unreadable, { n: counts?.unreadable ?? 0 }), ...links,
+                                   counts?.unreadable > names.length ? " ..." : "");
+}
+
 function showWaiting() {
+  showUnreadable();
   at("undo").disabled = !history.length;
   const last = history.at(-1);
   const done = last ? fill(words.done, { word: word(words, last.choice, last.part.verdict), serial: last.part.serial || words.no_serial }) : "";

@@ -149,8 +149,9 @@ export class Stage {
     try {
       const answer = await fetch(layer.heat, { headers: { Accept: "application/json" } });
       if (answer.ok) {
-        layer.heatImg = picture(URL.createObjectURL(await answer.blob()), fill(this.words.alt_heat, { role: layer.role }));
-        await layer.heatImg.ready;
+        const heat = picture(URL.createObjectURL(await answer.blob()), fill(this.words.alt_heat, { role: layer.role }));
+        await heat.ready;
+        layer.heatImg = heat;
       } else {
         said = await answer.json();
       }
@@ -251,7 +252,8 @@ function figure(img, caption) {
 }
 
 function showEarlier(earlier, words) {
-  if (!earlier.parts) return [make("p", words.earlier_none, "soft")];
+  const unread = earlier.unread ? [make("p", fill(words.earlier_unread, { n: earlier.unread }), "soft")] : [];
+  if (!earlier.parts) return [make("p", words.earlier_none, "soft"), ...unread];
   const name = { confirmed: words.earlier_confirmed, false_call: words.earlier_false_call, unsure: words.earlier_unsure,
                  open: words.earlier_open, escape: words.escape };
   const counts = Object.entries(earlier.counts).map(([key, n]) => `${name[key]} ${n}`).join(", ");
@@ -264,5 +266,5 @@ function showEarlier(earlier, words) {
     item.append(img, make("span", text));
     list.append(item);
   }
-  return [make("p", fill(words.earlier, { n: earlier.parts, counts }), "strong"), list];
+  return [make("p", fill(words.earlier, { n: earlier.parts, counts }), "strong"), list, ...unread];
 }
