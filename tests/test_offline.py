@@ -28,7 +28,7 @@ print("asked for:", asked)
 sys.exit(7 if asked else 0)
 """
 LOOP = '''
-import argparse, importlib, json, pathlib
+import argparse, importlib, json, pathlib, shutil
 import numpy as np
 root, work = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
 for layer in ("inspection", "datasets", "training", "tools"):
@@ -39,6 +39,7 @@ for layer in ("inspection", "datasets", "training", "tools"):
 
 from inspection.cli import main
 from inspection.config import load_station
+from inspection.recipe import LOCK, seal
 from inspection.station import Station
 from training.config import TrainConfig
 from training.run import run_training
@@ -50,7 +51,11 @@ assert main(["evaluate", str(model), str(work / "boards")]) == 0
 assert main(["predict", str(model), "--data", str(work / "boards"), "-o", str(work / "out.json")]) == 0
 assert len(json.loads((work / "out.json").read_text())) == 3
 
-recipe = root / "deploy" / "recipes" / "demo-pcb"
+recipe = work / "recipe"
+shutil.copytree(root / "deploy" / "recipes" / "demo-pcb", recipe, ignore=shutil.ignore_patterns(LOCK))
+toml = recipe / "recipe.toml"
+toml.write_text("deadline_ms = 60000\\n" + toml.read_text())  # however busy this computer is
+seal(recipe)
 (work / "station.toml").write_text(f"""
 station_id = "offline"
 recipe = {json.dumps(str(recipe))}

@@ -255,7 +255,7 @@ def test_late_frame_is_never_given_to_the_next_trigger() -> None:
 
 def clocked(folder: Path, now_ns: int) -> Path:
     """The fake's own description with a clock that always says ``now_ns``."""
-    aravis()  # its description is packed into the library
+    aravis().get_n_interfaces()  # its description is packed into the library, which is loaded with the first call
     from gi.repository import Gio
 
     packed = Gio.resources_lookup_data("/org/aravis/arv-fake-camera.xml", Gio.ResourceLookupFlags.NONE)
@@ -278,7 +278,7 @@ def test_camera_clock_decides_whether_a_frame_is_new(tmp_path: Path, ahead_s: in
             assert camera.grab(trigger(1), 5000).image.any()
         else:
             with pytest.raises(CameraTimeout, match="1 older frames were refused"):
-                camera.grab(trigger(1), 500)
+                camera.grab(trigger(1), 3000)
 
 
 def test_frame_with_missing_packets_is_corrupt() -> None:
@@ -343,7 +343,7 @@ def test_dead_camera_is_an_error_in_time(how: signal.Signals) -> None:
         with pytest.raises(CameraError) as caught:
             camera.grab(trigger(3), 5000)
         assert not isinstance(caught.value, CameraTimeout)
-        assert time.monotonic() - asked_s < 1.0  # at once: it is known to be gone
+        assert time.monotonic() - asked_s < 4.0  # at once, not after the time allowed: it is known to be gone
         revive(stack, process)
 
 
@@ -360,7 +360,7 @@ def test_camera_that_dies_between_parts_shows_as_a_fault() -> None:
             assert time.monotonic() < end_s
             time.sleep(0.05)
         assert "top" in fault[0]
-        assert longest_s < 0.5
+        assert longest_s < 2.0  # Aravis asks for 2.5 s
         revive(stack, process)
 
 
@@ -433,7 +433,9 @@ def test_reopening_leaks_no_files_or_threads() -> None:
         for number in range(5):
             with opened() as camera:
                 camera.grab(trigger(number), 5000)
-        assert before == (len(list(Path("/proc/self/fd").iterdir())), threading.active_count())
+        after = len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+    # What earlier tests left open may be closed meanwhile.
+    assert all(one <= other for one, other in zip(after, before, strict=True))
 
 
 # ---- through a process of its own

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inspection.cameras import make_camera
+from inspection.cameras.child_process import ChildProcess
 from inspection.cameras.folder import FolderCameraConfig
 from inspection.cameras.opencv import OpencvCameraConfig
 from inspection.cameras.own_process import OwnProcessCamera
 from inspection.cameras.simulated import CameraFault, FaultKind, SimulatedCamera, SimulatedCameraConfig
-from inspection.cameras.wire import FrameBlock, error_message, read_error, read_trigger, trigger_message
+from inspection.cameras.wire import FrameBlock, Message, error_message, read_error, read_trigger, trigger_message
 from inspection.errors import (
     CameraError,
     CameraTimeout,
@@ -69,7 +70,10 @@ def until(condition: Callable[[], Any], what: str) -> None:
 
 
 def gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 @pytest.fixture
@@ -191,16 +195,18 @@ def test_trigger_crosses(asked: Trigger) -> None:
     assert asked == read_trigger(json.loads(json.dumps(trigger_message(asked))))
 
 
-@pytest.mark.parametrize(("fault", "kind"), [("torn", FrameCorrupt), ("missing", CameraTimeout)])
-def test_errors_of_the_driver_come_through(fault: FaultKind, kind: type[InspectionError]) -> None:
+@pytest.mark.parametrize(
+    ("fault", "kind", "limit_ms"), [("torn", FrameCorrupt, 60_000), ("missing", CameraTimeout, 300)]
+)
+def test_errors_of_the_driver_come_through(fault: FaultKind, kind: type[InspectionError], limit_ms: int) -> None:
     """A torn or missing frame has the driver's words, and the camera stays usable."""
     with opened(simulated(fault, every_n=2)) as camera:
-        camera.grab(trigger(1), 5000)
+        camera.grab(trigger(1), 30_000)
         with pytest.raises(kind, match="trigger t2") as caught:
-            camera.grab(trigger(2), 300)
+            camera.grab(trigger(2), limit_ms)
         assert "simulated" in caught.value.fix
         assert camera.fault() == ""
-        camera.grab(trigger(3), 5000)
+        camera.grab(trigger(3), 30_000)
 
 
 # ---- processes that hang or die
@@ -209,7 +215,7 @@ def test_errors_of_the_driver_come_through(fault: FaultKind, kind: type[Inspecti
 def test_frozen_process_times_out_and_is_replaced(words: list[tuple[str, dict[str, Any]]]) -> None:
     """A process that stands still costs one time-out; it is told, ended and replaced, and frames come again."""
     with opened(simulated()) as camera:
-        camera.grab(trigger(1), 5000)
+        camera.grab(trigger(1), 30_000)
         frozen = camera.process_id
         os.kill(frozen, signal.SIGSTOP)
         began_s = time.monotonic()
@@ -220,7 +226,7 @@ def test_frozen_process_times_out_and_is_replaced(words: list[tuple[str, dict[st
         with pytest.raises(CameraError, match="does not answer"):
             camera.grab(trigger(3), 60_000)
         until(lambda: not camera.fault(), "recovery")
-        assert camera.grab(trigger(4), 5000).frame_id == "frame#1"
+        assert camera.grab(trigger(4), 30_000).frame_id == "frame#1"
         assert gone(frozen)
     assert ["camera.lost", "camera.back"] == [word for word, fields in words if fields.get("camera") == "top"]
 
@@ -231,13 +237,19 @@ def test_process_frozen_while_idle_is_found() -> None:
         os.kill(camera.process_id, signal.SIGSTOP)
         until(camera.fault, "fault")
         until(lambda: not camera.fault(), "recovery")
-        camera.grab(trigger(1), 5000)
+        camera.grab(trigger(1), 30_000)
 
 
 def test_process_killed_while_a_frame_is_awaited_is_an_error_at_once() -> None:
     """Nobody waits out the time allowed for a process that is dead."""
     with opened(simulated(frame_ms=50_000)) as camera:
-        threading.Timer(0.3, os.kill, (camera.process_id, signal.SIGKILL)).start()
+
+        def kill() -> None:
+            until(lambda: camera._wanted, "the request")
+            time.sleep(0.3)  # it waits for the answer by now
+            os.kill(camera.process_id, signal.SIGKILL)
+
+        threading.Thread(target=kill).start()
         began_s = time.monotonic()
         with pytest.raises(CameraError, match="ended") as caught:
             camera.grab(trigger(1), 60_000)
@@ -249,15 +261,15 @@ def test_killed_again_and_again_it_comes_back_and_leaves_nothing() -> None:
     """Processes that were killed leave no shared memory, no zombie and no open descriptor behind."""
     shared = set(Path("/dev/shm").iterdir())
     with opened(simulated()) as camera:
-        camera.grab(trigger(1), 5000)
+        camera.grab(trigger(1), 30_000)
         pids, descriptors = [], psutil.Process().num_fds()
         for number in range(3):
             pids.append(camera.process_id)
             os.kill(camera.process_id, signal.SIGKILL)
             until(camera.fault, "fault")
             until(lambda: not camera.fault(), "recovery")
-            camera.grab(trigger(number), 5000)
-        assert psutil.Process().num_fds() == descriptors
+            camera.grab(trigger(number), 30_000)
+        assert psutil.Process().num_fds() <= descriptors  # what earlier tests left open may be closed meanwhile
         pids.append(camera.process_id)
     assert camera.process_id == 0
     assert not any(psutil.pid_exists(pid) for pid in pids)
@@ -267,14 +279,14 @@ def test_killed_again_and_again_it_comes_back_and_leaves_nothing() -> None:
 def test_late_frame_is_never_given_to_a_later_trigger(words: list[tuple[str, dict[str, Any]]]) -> None:
     """A frame that comes after its time-out is thrown away and logged; the next trigger gets its own."""
     with opened(simulated(frame_ms=200)) as camera:
-        camera.grab(trigger(1), 5000)
+        camera.grab(trigger(1), 30_000)
         os.kill(camera.process_id, signal.SIGSTOP)
         threading.Timer(0.6, os.kill, (camera.process_id, signal.SIGCONT)).start()
         pid = camera.process_id
         with pytest.raises(CameraTimeout):
             camera.grab(trigger(2), 400)
         until(lambda: not camera.fault(), "the late answer")
-        frame = camera.grab(trigger(3), 5000)
+        frame = camera.grab(trigger(3), 30_000)
         if camera.process_id == pid:  # else the computer was so busy that the process was replaced
             assert "camera.late_answer" in [word for word, _ in words]
             assert frame.frame_id in ("frame#2", "frame#3")
@@ -287,7 +299,7 @@ def test_signals_for_the_station_do_not_end_the_camera(number: int) -> None:
     with opened(simulated()) as camera:
         os.kill(camera.process_id, number)
         pid = camera.process_id
-        camera.grab(trigger(1), 5000)
+        camera.grab(trigger(1), 30_000)
         time.sleep(0.3)
         assert ("", pid) == (camera.fault(), camera.process_id)
 
@@ -299,7 +311,7 @@ from inspection.cameras.simulated import SimulatedCameraConfig
 from inspection.types import Trigger, utc_now
 camera = OwnProcessCamera(SimulatedCameraConfig(), camera_id="top")
 camera.open()
-camera.grab(Trigger("t", "", "", "r", utc_now()), 5000)
+camera.grab(Trigger("t", "", "", "r", utc_now()), 30_000)
 print(camera.process_id, flush=True)
 time.sleep(600)
 """
@@ -320,7 +332,7 @@ def test_killed_station_leaves_no_process_behind(frozen: bool, root: Path) -> No
             until(lambda: gone(child), "the end of the camera's process")
         finally:
             station.kill()
-            if not gone(child):
+            with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
 
 
@@ -339,7 +351,7 @@ def test_camera_that_is_away_when_the_station_starts_comes_later(tmp_path: Path)
         folder.mkdir()
         write_png(folder / "a.png", np.full((8, 8), 9, np.uint8))
         until(lambda: not camera.fault(), "recovery")
-        assert camera.grab(trigger(2), 5000).frame_id == "a.png#1"
+        assert camera.grab(trigger(2), 30_000).frame_id == "a.png#1"
 
 
 def test_wrong_setting_is_an_error_when_the_station_starts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,6 +365,25 @@ def test_wrong_setting_is_an_error_when_the_station_starts(monkeypatch: pytest.M
     assert "not open" in camera.fault()
 
 
+def test_last_word_of_a_process_is_heard_though_it_ended_with_a_question_unread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A station so busy that it listens only when the process has ended still learns why it never can be opened."""
+    monkeypatch.delenv("NO_SUCH_PASSWORD", raising=False)
+
+    def hear_late(child: ChildProcess, message: Message) -> None:
+        if message["say"] == "opening":
+            child.wire.send({"do": "ping"})
+            os.waitid(os.P_PID, child.process.pid, os.WEXITED | os.WNOWAIT)
+        hear(child, message)
+
+    hear = ChildProcess.hear
+    monkeypatch.setattr(ChildProcess, "hear", hear_late)
+    config = OpencvCameraConfig(source="rtsp://u:{password}@127.0.0.1:9/x", password_env="NO_SUCH_PASSWORD")
+    with pytest.raises(ConfigError, match="NO_SUCH_PASSWORD"):
+        OwnProcessCamera(config, camera_id="top").open()
+
+
 def test_camera_that_is_not_open_says_so() -> None:
     """Before opening and after closing, twice over, there is no frame and a fault."""
     camera = OwnProcessCamera(simulated(), camera_id="top")
@@ -362,7 +393,7 @@ def test_camera_that_is_not_open_says_so() -> None:
             camera.grab(trigger(1), 1000)
         camera.open()
         assert camera.fault() == ""
-        assert camera.grab(trigger(1), 5000).frame_id == "frame#1"
+        assert camera.grab(trigger(1), 30_000).frame_id == "frame#1"
         camera.close()
         camera.close()
 

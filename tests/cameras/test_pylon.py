@@ -58,6 +58,14 @@ def opened() -> Iterator[Opened]:
         made.close()
 
 
+def arrived(camera: PylonCamera, count: int) -> None:
+    """Wait until so many frames lie in the buffers."""
+    give_up_s = time.monotonic() + 60
+    while camera._camera.NumReadyBuffers.Value < count:
+        assert time.monotonic() < give_up_s
+        time.sleep(0.01)
+
+
 def shown(frame: Frame) -> int:
     """Which of the numbered pictures a frame shows, pixel for pixel; -1 for none."""
     number = int(frame.image[0, 0])
@@ -99,7 +107,7 @@ def test_frame_nobody_asked_for_is_thrown_away(opened: Opened, pictures: Path) -
     camera = opened(emulated_images=str(pictures))
     for _ in range(3):
         camera._fire(time.monotonic() + 5)
-    time.sleep(0.2)
+    arrived(camera, 3)
     assert 3 == shown(camera.grab(trigger(), 5000))
 
 
@@ -132,7 +140,7 @@ class _Numbered:
 def test_free_running_camera_gives_newer_frames(opened: Opened, pictures: Path) -> None:
     """A camera that runs by itself gives frames exposed after the trigger: those already begun are passed over."""
     camera = opened(trigger="free", emulated_images=str(pictures))
-    time.sleep(0.2)  # the buffers are full of older pictures by now
+    arrived(camera, camera.config.buffers)
     before = utc_now()
     frame = camera.grab(trigger(), 5000)
     assert shown(frame) >= camera.config.buffers

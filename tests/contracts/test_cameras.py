@@ -139,7 +139,7 @@ def test_frame_says_where_and_when_it_comes_from(kind: str, tmp_path: Path) -> N
     camera = WORKING[kind](tmp_path)
     camera.open()
     asked = trigger(1)
-    frame = camera.grab(asked, 1000)
+    frame = camera.grab(asked, 10_000)
     assert ("top", True) == (frame.camera_id, frame.simulated)
     assert frame.captured_at >= asked.at
     assert not frame.image.flags.writeable
@@ -151,7 +151,7 @@ def test_every_trigger_gets_a_frame_of_its_own(kind: str, tmp_path: Path) -> Non
     """Frame ids never repeat, and images are not shared between parts."""
     camera = WORKING[kind](tmp_path)
     camera.open()
-    frames = [camera.grab(trigger(number), 1000) for number in range(7)]
+    frames = [camera.grab(trigger(number), 10_000) for number in range(7)]
     assert len({frame.frame_id for frame in frames}) == 7
     assert not any(np.shares_memory(one.image, other.image) for one, other in pairwise(frames))
     camera.close()
@@ -163,7 +163,7 @@ def test_opening_again_plays_the_same_frames_again(kind: str, tmp_path: Path) ->
     camera, runs = WORKING[kind](tmp_path), []
     for _ in range(2):
         camera.open()
-        runs.append([camera.grab(trigger(number), 1000).image.tobytes() for number in range(4)])
+        runs.append([camera.grab(trigger(number), 10_000).image.tobytes() for number in range(4)])
         camera.close()
     assert runs[0] == runs[1]
 
@@ -187,7 +187,7 @@ def test_torn_frame_is_never_delivered(kind: str, tmp_path: Path) -> None:
     camera = TORN[kind](tmp_path)
     camera.open()
     with pytest.raises(FrameCorrupt) as caught:
-        camera.grab(trigger(1), 1000)
+        camera.grab(trigger(1), 10_000)
     assert caught.value.fix
     camera.close()
 

@@ -104,9 +104,9 @@ async function onePart(prefix, number) {
     }
     if (done.out[1] !== 0) return { part: number, error: done.out[1], status: done.status };
     const job = done.out[0];
-    const result = await heard((one) => one.name === "ResultReady" && one.job === job, 20000);
+    const result = await heard((one) => one.name === "ResultReady" && one.job === job, 50000);
     const ms = Number(process.hrtime.bigint() - start) / 1e6;
-    const ready = await heard((one) => one.name === "Ready" && one.job === job, 20000);
+    const ready = await heard((one) => one.name === "Ready" && one.job === job, 50000);
     return { part: number, ms, job, ready: ready !== null, results: seen.filter((one) => one.name === "ResultReady" && one.job === job).length, ...result };
 }
 
@@ -143,7 +143,7 @@ const acts = {
     },
     async events() { return { events: seen.splice(0) }; },
     async heard(command) {
-        return { event: await heard((one) => Object.entries(command.fits).every(([key, value]) => one[key] === value), command.limit_ms || 10000) };
+        return { event: await heard((one) => Object.entries(command.fits).every(([key, value]) => one[key] === value), command.limit_ms || 50000) };
     },
     async browse(command) {
         const found = await session.browse({ nodeId: await node(command.path), referenceTypeId: "HierarchicalReferences", includeSubtypes: true, resultMask: 63 });

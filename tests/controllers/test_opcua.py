@@ -55,7 +55,7 @@ from inspection.types import (
 )
 
 HERE = Path(__file__).resolve().parent
-LIMIT_S = 60.0
+LIMIT_S = 120.0
 PART = Order("line-7", "SN-7", "board-a", "", "L9")
 VISION_STATE = "/2:VisionStateMachine/CurrentState"
 AUTOMATIC_STATE = "/2:VisionStateMachine/2:AutomaticModeStateMachine/CurrentState"
@@ -107,12 +107,14 @@ class Stand:
         self.refuses = ""
         self.go_on = threading.Event()
         self.go_on.set()
+        self.holds = threading.Event()  # a part is in hand and waits until it may go on
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self.controller.set_recipe("board-a", ("short",))
         self.controller.set_recipes(("board-a", "board-b", "board-c"))
         self.controller.open()
         self._thread.start()
+        until(lambda: self.controller._jobs.shown.automatic == Automatic.READY)
 
     @property
     def url(self) -> str:
@@ -131,7 +133,9 @@ class Stand:
     def _serve(self, trigger: Trigger) -> None:
         self.controller.set_state(StationState.SINGLE_EXECUTION)
         self.controller.acquired(trigger)
-        self.go_on.wait(LIMIT_S)
+        if not self.go_on.is_set():
+            self.holds.set()
+            self.go_on.wait(LIMIT_S)
         if trigger.trigger_id in self.records:
             self.asked_again += 1
         self.controller.answer(self.records.setdefault(trigger.trigger_id, judged(trigger)))
@@ -299,7 +303,7 @@ def test_a_client_killed_in_mid_run_gets_what_it_missed(stand: Stand, plcs: Call
     for number, answer in zip(range(1, 21), first.parts(1000), strict=False):
         check(answer, number)
     stand.go_on.clear()
-    until(lambda: stand.controller._jobs.shown.automatic == Automatic.SINGLE_EXECUTION)
+    until(stand.holds.is_set)
     first.process.send_signal(signal.SIGKILL)
     missed = stand.controller._jobs._job
     assert missed is not None
@@ -598,9 +602,10 @@ def test_hostile_bytes_do_not_disturb_the_running_client(stand: Stand, plc: Plc)
             with contextlib.suppress(ConnectionError, TimeoutError):
                 rude.sendall(attack)
         slow = stack.enter_context(socket.create_connection(address))
-        for octet in b"HELF\x20\x00\x00\x00":
-            slow.sendall(bytes([octet]))
-            time.sleep(0.02)
+        with contextlib.suppress(ConnectionError):  # where that takes too long it is cut off, as it may be
+            for octet in b"HELF\x20\x00\x00\x00":
+                slow.sendall(bytes([octet]))
+                time.sleep(0.02)
         for number, answer in enumerate(run, 2):
             check(answer, number)
     assert len(stand.records) == 150

@@ -1,11 +1,24 @@
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from line_bench import Bench
+from line_bench import PATIENT, Bench
 
 from inspection.log import OWN
+from inspection.recipe import LOCK, seal
+
+
+@pytest.fixture(scope="session")
+def demo_recipe(demo_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The recipe of the product, sealed anew with time enough: how fast this machine is, is not what is tested."""
+    folder = tmp_path_factory.mktemp("patient") / demo_recipe.name
+    shutil.copytree(demo_recipe, folder, ignore=shutil.ignore_patterns(LOCK))
+    toml = folder / "recipe.toml"
+    toml.write_text(PATIENT + toml.read_text(encoding="utf-8"), encoding="utf-8")
+    seal(folder)
+    return folder
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, "subp
     for name in ("inspection", "datasets", "tools", "deploy"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     command = [sys.executable, str(copy / "tools" / "demo.py"), "--here"]
-    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=180, check=False)
+    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=900, check=False)
     yield copy / "demo-out", done
     shutil.rmtree(copy)
 

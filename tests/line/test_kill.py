@@ -22,7 +22,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, "subprocess.
     """The folder and the outcome of a run with eight kills."""
     out = tmp_path_factory.mktemp("kill") / "out"
     command = [sys.executable, "-m", "tools.kill_test", "--kills", "8", "--seed", "3", "--out", str(out)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
     return out, done
 
 

@@ -334,7 +334,7 @@ def test_another_version_of_the_recipe_is_never_taken(bench: Bench, capsys: pyte
 def test_a_part_without_a_frame_has_nothing_to_replay(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     """A camera that gave no frame is no inspection; the verdict's reason is said."""
     camera = 'kind = "simulated"\nfaults = [{every_n = 1, kind = "missing"}]'
-    recipe = bench.recipe("hasty", lambda text: text.replace("[views.top]", "deadline_ms = 100\n[views.top]", 1))
+    recipe = bench.recipe("hasty", lambda text: text.replace("[views.top]", "deadline_ms = 2000\n[views.top]", 1))
     (record,) = played(bench, "O", camera=camera, recipe=recipe)
     row = one(bench, capsys, record)
     assert ("cannot", "not_inspected") == (row["outcome"], row["cannot"])

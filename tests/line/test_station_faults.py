@@ -389,7 +389,7 @@ def test_a_station_and_a_line_with_all_faults_agree(bench: Bench, child: tuple[C
     ]
     line = subprocess.run(
         [*command, "--faults", ",".join(FAULTS), "--log", str(log)],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert (line.returncode, station.stop()) == (0, 0), line.stdout + line.stderr
     assert compare(LineLog(log), bench.store).violations == []
@@ -416,6 +416,7 @@ def test_a_part_in_progress_is_recorded_before_the_station_ends(bench: Bench, ch
     station, plc = child
     plc.status(StationState.READY)
     plc.present()
+    until(lambda: sql(bench.store, "SELECT count(*) FROM triggers") == [(1,)])
     assert station.stop() == 0
     assert [("OK", "")] == outcomes(bench.records())
     assert bench.open_triggers() == 0

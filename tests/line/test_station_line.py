@@ -8,7 +8,17 @@ import urllib.request
 
 import numpy as np
 import pytest
-from line_bench import FOLDER, Bench, answers, free_port, modbus_line, run_until_finished, simulated_line, until
+from line_bench import (
+    FOLDER,
+    Bench,
+    answers,
+    found,
+    free_port,
+    modbus_line,
+    run_until_finished,
+    simulated_line,
+    until,
+)
 
 from inspection.config import load_station
 from inspection.errors import ConfigError, ControllerError
@@ -193,8 +203,9 @@ def test_a_missing_second_frame_is_error(bench: Bench, frames: None) -> None:
     write_png(bench.folder / "side" / "X.png", bench.sealed_frame("OK"))
     camera = f'{FOLDER}\n[cameras.side]\nkind = "simulated"\nfaults = [{{every_n = 1, kind = "missing"}}]'
     recipe = bench.recipe("two", lambda text: "deadline_ms = 400\n" + two_views(text))
-    records = bench.play(bench.config(simulated_line("G1"), camera=camera, recipe=recipe))
-    assert [reason.rule_id for reason in records[0].judgement.reasons] == ["camera.timeout"]
+    (answer,) = bench.play(bench.config(simulated_line("G1"), camera=camera, recipe=recipe))
+    assert answer.judgement.verdict == Verdict.ERROR
+    assert [reason.rule_id for reason in found(bench.records()[0]).reasons] == ["camera.timeout"]
 
 
 def test_a_recipe_that_wants_a_camera_this_station_lacks_is_refused(bench: Bench, frames: None) -> None:
@@ -213,7 +224,7 @@ def test_metrics_are_served_on_loopback(bench: Bench, frames: None) -> None:
     station = bench.station(bench.config(simulated_line("G1", "N1"), top=f"metrics_port = {port}"))
     station.open()
     run_until_finished(station)
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as reply:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as reply:
         text = reply.read().decode()
     assert 'lineside_parts_total{verdict="OK"} 1.0' in text
     assert 'lineside_parts_total{verdict="NG"} 1.0' in text
@@ -235,23 +246,20 @@ def test_systemd_is_told_ready_alive_and_stopping(bench: Bench, frames: None, mo
     address = bench.folder / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(address))
-        systemd.settimeout(20)
+        systemd.settimeout(120)
         monkeypatch.setitem(os.environ, "NOTIFY_SOCKET", str(address))
         child = bench.start(bench.config(modbus_line(free_port()))).ready()
         try:
-            told = [systemd.recv(4096).decode() for _ in range(3)]
-            assert child.stop() == 0
+            told = [systemd.recv(4096).decode()]
+            while "WATCHDOG=1" not in told:
+                told.append(systemd.recv(4096).decode())
+            child.ask_to_stop()
+            while told[-1] != "STOPPING=1":  # read on: the socket holds only so many
+                told.append(systemd.recv(4096).decode())
+            assert child.ended() == 0
         finally:
             child.close()
-        systemd.setblocking(False)
-        while True:
-            try:
-                told.append(systemd.recv(4096).decode())
-            except BlockingIOError:
-                break
     assert told[0].startswith("READY=1")
-    assert "WATCHDOG=1" in told
-    assert "STOPPING=1" in told
 
 
 def test_a_clock_that_is_set_back_changes_no_verdict_and_no_duration(
@@ -263,16 +271,20 @@ def test_a_clock_that_is_set_back_changes_no_verdict_and_no_duration(
     clock = JumpingClock(bench.folder)
     for name, value in clock.environment.items():
         monkeypatch.setitem(os.environ, name, value)
-    child = bench.start(bench.config(simulated_line(*["G1", "N1"] * 15, more="interval_ms = 100")))
+    # More parts than it will judge: it must not be at its end before the clock has jumped.
+    child = bench.start(bench.config(simulated_line(*["G1", "N1"] * 1500, more="interval_ms = 100")))
     try:
         for seconds in (-7200, 86400, -86400, 0):
-            wanted = min(30, len(child.events("part.judged")) + 4)
+            wanted = len(child.events("part.judged")) + 4
             until(lambda wanted=wanted: len(child.events("part.judged")) >= wanted)
             clock.jump(seconds)
-        assert child.ended() == 0
+        wanted = len(child.events("part.judged")) + 4
+        until(lambda: len(child.events("part.judged")) >= wanted)
+        assert child.stop() == 0
     finally:
         child.close()
     records = bench.records()
-    assert [record.judgement.verdict for record in records] == [Verdict.OK, Verdict.NG] * 15
-    assert all(0 < dict(record.stage_ms)["total"] < 2000 for record in records)
+    wanted_verdicts = [Verdict.OK, Verdict.NG] * len(records)
+    assert [record.judgement.verdict for record in records] == wanted_verdicts[: len(records)]
+    assert all(0 < dict(record.stage_ms)["total"] < 60_000 for record in records)
     assert np.ptp([record.judged_at.timestamp() for record in records]) > 3600

@@ -40,6 +40,8 @@ AT = datetime(2026, 11, 23, 12, tzinfo=UTC)
 PG_BIN = Path("/usr/lib/postgresql")
 SECRET = "s3cret-Pa55"
 WEB_SERVER = Path(__file__).with_name("web_server.py")
+PATIENT_S = 30.0  # no machine is so slow that a receiver that lives needs longer
+HASTY_S = 1.0  # for receivers that are not to answer
 
 Arrived = list[tuple[str, str]]  # kind and key, in the order of arrival
 
@@ -49,7 +51,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def until(condition: Callable[[], Any], limit_s: float = 30.0) -> Any:
+def until(condition: Callable[[], Any], limit_s: float = 120.0) -> Any:
     """The first true value of ``condition``, asked again and again for a bounded time."""
     deadline_s = time.monotonic() + limit_s
     while not (value := condition()):
@@ -165,7 +167,10 @@ class Process:
         if child is None:
             return
         family = [psutil.Process(child.pid)] if child.poll() is None else []
-        family += family[0].children(recursive=True) if family else []
+        if family:
+            child.send_signal(signal.SIGSTOP)  # it starts no further one that nobody would kill
+            until(lambda: family[0].status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE))
+            family += family[0].children(recursive=True)
         for one in family:
             with suppress(psutil.NoSuchProcess):
                 one.kill()
@@ -192,7 +197,7 @@ class Mosquitto(Process):
         self.local = free_port()
 
     def config(self, **more: Any) -> MqttConfig:
-        fields = {"host": "127.0.0.1", "port": self.port, "keepalive_s": 2, "timeout_s": 1.0}
+        fields = {"host": "127.0.0.1", "port": self.port, "keepalive_s": 60, "timeout_s": PATIENT_S}
         return MqttConfig(**{**fields, **self.extra, **more})
 
     def start(self) -> None:
@@ -220,8 +225,14 @@ class Mosquitto(Process):
         )
         client.connect("127.0.0.1", self.local, keepalive=60)
         client.loop_start()
-        assert ready.wait(10)
+        assert ready.wait(60)
+        until(self._keeps_the_subscriber)
         self.subscriber = client
+
+    def _keeps_the_subscriber(self) -> bool:
+        """Whether client and subscription are on the disk: a broker that is killed before that forgets them."""
+        kept = self.folder / "mosquitto.db"
+        return kept.exists() and kept.read_bytes().count(b"test-reader") >= 2
 
     def states(self) -> list[str]:
         return [payload for topic, payload, _ in list(self.arrived_messages) if topic.endswith("/state")]
@@ -254,7 +265,9 @@ class WebServer(Process):
         self.log.touch()
 
     def config(self, **more: Any) -> WebhookConfig:
-        return WebhookConfig(**{"url": f"http://127.0.0.1:{self.port}/records?key=hidden", "timeout_s": 1.0, **more})
+        return WebhookConfig(
+            **{"url": f"http://127.0.0.1:{self.port}/records?key=hidden", "timeout_s": PATIENT_S, **more}
+        )
 
     def start(self) -> None:
         self.child = subprocess.Popen([sys.executable, WEB_SERVER, str(self.port), self.folder])
@@ -314,8 +327,8 @@ class Postgres(Process):
         )  # fmt: skip
 
     def config(self, **more: Any) -> PostgresConfig:
-        fields = {"host": "127.0.0.1", "port": self.port, "database": "postgres", "user": "line", "timeout_s": 2.0}
-        return PostgresConfig(**{**fields, "password_file": str(self.password_file), **more})
+        fields = {"host": "127.0.0.1", "port": self.port, "database": "postgres", "user": "line"}
+        return PostgresConfig(**{**fields, "timeout_s": PATIENT_S, "password_file": str(self.password_file), **more})
 
     def use_tls(self, certificate: Path, key: Path) -> None:
         """Offer encryption from the next start on."""
@@ -335,7 +348,7 @@ class Postgres(Process):
              "-c", "listen_addresses=127.0.0.1"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self.folder, **self._as_user(),
         )  # fmt: skip
-        until(self._answers, 60)
+        until(self._answers)
 
     def _answers(self) -> bool:
         try:

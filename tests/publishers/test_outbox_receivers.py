@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from receivers import RECEIVERS, Folder, Receiver, fill, first_arrivals, make_late, open_store, until
+from receivers import HASTY_S, RECEIVERS, Folder, Receiver, fill, first_arrivals, make_late, open_store, until
 
 from inspection.outbox import Outbox
 from inspection.store import Store
@@ -55,7 +55,7 @@ def test_a_thousand_records_arrive_in_order(
         for number in range(COUNT // 2, COUNT):
             fill(store, range(number, number + 1))
             outbox.notify()
-        until(lambda: arrived_all(receiver, EXPECTED), 180)
+        until(lambda: arrived_all(receiver, EXPECTED), 300)
         assert EXPECTED == receiver.arrived()
         until(lambda: outbox.status()["plant"].waiting == 0)
         status = outbox.status()["plant"]
@@ -82,7 +82,7 @@ def test_a_receiver_that_is_killed_and_comes_back_misses_nothing(receiver: Recei
         until(lambda: outbox.status()["plant"].last_error)
         receiver.start()
         fill(store, range(700, COUNT))
-        until(lambda: arrived_all(receiver, EXPECTED), 180)
+        until(lambda: arrived_all(receiver, EXPECTED), 300)
         assert EXPECTED == first_arrivals(receiver.arrived())
     finally:
         outbox.close()
@@ -93,16 +93,18 @@ def test_a_receiver_that_freezes_is_noticed_and_misses_nothing(receiver: Receive
     if isinstance(receiver, Folder):
         pytest.skip("a folder does not freeze: needs the right to mount a share")
     fill(store, range(300))
-    outbox = opened(store, receiver)
+    outbox = Outbox(store.path, {"plant": receiver.config(timeout_s=HASTY_S)}, station_id="st1")
+    outbox.open()
     try:
         until(lambda: len(receiver.arrived()) > 20)
+        before = outbox.status()["plant"].failures  # a busy machine may have missed the short limit already
         receiver.freeze()
         fill(store, range(300, COUNT))
         outbox.notify()
-        until(lambda: outbox.status()["plant"].last_error)
-        assert not outbox.status()["plant"].connected
+        # Between its tries: a web server that accepts connections counts as connected until it fails to answer.
+        until(lambda: (now := outbox.status()["plant"]).failures > before and now.last_error and not now.connected)
         receiver.thaw()
-        until(lambda: arrived_all(receiver, EXPECTED), 180)
+        until(lambda: arrived_all(receiver, EXPECTED), 300)
         assert EXPECTED == first_arrivals(receiver.arrived())
     finally:
         receiver.thaw()
@@ -133,7 +135,7 @@ def test_a_publishing_process_that_is_killed_goes_on_where_it_was(
             child.stdout.close()  # type: ignore[union-attr]
     child = publishing(store, kind, receiver)
     try:
-        until(lambda: arrived_all(receiver, EXPECTED), 180)
+        until(lambda: arrived_all(receiver, EXPECTED), 300)
         assert EXPECTED == first_arrivals(receiver.arrived())
     finally:
         child.kill()
@@ -156,7 +158,7 @@ def test_a_receiver_that_stays_away_too_long_is_told_of_the_gap(receiver: Receiv
         receiver.start()
         kept = [("record", f"r{number:06d}") for number in range(first - 1, COUNT)]
         expected = [("gap", ""), *kept, ("late", "r000999")]
-        until(lambda: arrived_all(receiver, expected), 180)
+        until(lambda: arrived_all(receiver, expected), 300)
         assert sorted(expected) == sorted(first_arrivals(receiver.arrived()))
         assert [one for one in expected if one[0] == "record"] == [
             one for one in receiver.arrived() if one[0] == "record"

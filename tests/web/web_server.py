@@ -20,7 +20,7 @@ def serving(app: ASGIApp) -> Iterator[str]:
     )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
-    until_s = time.monotonic() + 20
+    until_s = time.monotonic() + 60
     while not server.started:
         assert thread.is_alive(), "the server ended"
         assert time.monotonic() < until_s, "the server does not start"
