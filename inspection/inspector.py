@@ -34,7 +34,9 @@ class Outcome:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A part in the inspector's hands.  ``acquired`` is set when every camera has its frame, ``done`` with the outcome."""
+    """A part in the inspector's hands.  ``acquired`` is set when every camera has its frame, ``outcome`` when it is judged;
+    ``missed`` by the station's thread, when it answers without the outcome.
+    """
 
     trigger: Trigger
     recipe: LoadedRecipe
@@ -42,6 +44,7 @@ class Job:
     news: "SimpleQueue[None]" = field(default_factory=SimpleQueue)
     acquired: bool = False
     outcome: Outcome | None = None
+    missed: bool = False
 
     def left_s(self) -> float:
         """Time to the recipe's deadline, seconds; negative when it has passed."""

@@ -214,7 +214,7 @@ class Station:
                     self.store.accept(trigger)  # journaled while the cameras expose
                     record = self._answer_for(job)
                 self.store.commit(record)
-                if job is not None and job.outcome is None:
+                if job is not None and job.missed:
                     self._late = (job, record)
         except StoreError as error:
             # What cannot be recorded cannot be passed: the controller hears ERROR and the station leaves Ready.
@@ -260,12 +260,13 @@ class Station:
                 told = True
                 self.controller.acquired(job.trigger)
             self.service.alive()
-        if job.outcome is None:
+        outcome = job.outcome
+        if outcome is None:
+            job.missed = True
             text = f"no result within the deadline of {job.recipe.deadline_ms} ms"
             spent_ms = job.recipe.deadline_ms - 1000 * job.left_s()
             record = self._record(job.trigger, error_judgement("station.deadline", text))
             return replace(record, stage_ms=(("total", spent_ms),))
-        outcome = job.outcome
         judgement = outcome.seen.judgement
         if outcome.spent_ms > job.recipe.deadline_ms and judgement.verdict != Verdict.ERROR:
             text = f"judged after {outcome.spent_ms:.0f} ms, the deadline is {job.recipe.deadline_ms} ms"
@@ -318,6 +319,7 @@ class Station:
             if monotonic() > until_s:
                 raise _stuck("the part before")
             sleep(0.001)
+        self._finish_late()  # it may have come to its end since it was looked at last
 
     def _record(self, trigger: Trigger, judgement: Judgement, *, outcome: Outcome | None = None) -> Record:
         frames = outcome.frames if outcome else {}

@@ -48,7 +48,7 @@ def test_no_kill_breaks_the_chain_or_the_checkpoints(
     records = result.files[0]
     assert records.newer == 0
     assert records.entries == sum(records.rows.values()) > 0
-    assert result.checkpoints.lines >= 9  # one at each start
+    assert result.checkpoints.lines >= 2  # the last start and its end: a kill may come before a start has signed
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from inspection.config import load_station
 from inspection.errors import ConfigError, ControllerError
 from inspection.images import write_png
 from inspection.shelf import Refusal, Shelf
-from inspection.types import Verdict
+from inspection.types import Record, Verdict
 from tools.jumping_clock import JumpingClock
 
 
@@ -67,6 +67,24 @@ def test_a_late_part_is_finished_before_the_next_is_accepted(bench: Bench, frame
     bench.play(bench.config(simulated_line(*serials), recipe=recipe))
     true = [record.late.judgement.verdict for record in bench.records() if record.late]
     assert true == [Verdict.NG, Verdict.OK] * 5
+
+
+def test_a_late_result_that_comes_while_the_error_is_stored_is_kept(bench: Bench, frames: None) -> None:
+    """However long the disk takes for the record that the deadline passed, the true result stands beside it."""
+    recipe = bench.recipe("fast", renamed("fast", deadline_ms=10))
+    station = bench.station(bench.config(simulated_line("N1", "G1", "N1", "G1"), recipe=recipe))
+    station.open()
+    commit = station.store.commit
+
+    def slow_commit(record: Record) -> None:
+        commit(record)
+        until(lambda: not station.inspector.busy)
+
+    station.store.commit = slow_commit  # type: ignore[method-assign]
+    run_until_finished(station)
+    station.close()
+    true = [record.late.judgement.verdict for record in bench.records() if record.late]
+    assert true == [Verdict.NG, Verdict.OK] * 2
 
 
 # ---- changeover
